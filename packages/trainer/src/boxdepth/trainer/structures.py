@@ -1,0 +1,186 @@
+"""The nouns that flow through the trainer, from a stored image to a detection.
+
+Letters of the shapes: ``b`` images of a batch, ``h w`` the padded input, ``hl wl`` one pyramid
+level, ``hm wm`` the mask grid (stride 4), ``h8 w8`` the mask features' grid (stride 8), ``n`` boxes
+of one image, ``m`` boxes of a batch, ``r`` locations of a batch (order: level, image, row, column),
+``p`` sampled positive locations, ``q`` dynamic parameters, ``c`` mask features, ``d`` detections.
+"""
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Self
+
+import torch
+from jaxtyping import Bool, Float, Int64, UInt8
+from torch import Tensor
+
+FPN_STRIDES = (8, 16, 32, 64, 128)
+"""Strides of p3..p7 in input pixels."""
+
+MASK_STRIDE = 4
+"""Stride of everything the mask losses touch, in input pixels."""
+
+MASK_FEATURE_STRIDE = 8
+"""Stride of the mask branch's features, in input pixels."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One augmented image with all that was stored about it."""
+
+    image: UInt8[Tensor, "3 h w"]
+    """RGB, 0..255."""
+    inverse_depth: Float[Tensor, "1 h w"]
+    """Relative inverse depth in 8-bit units, 0 (farthest) .. 255 (nearest)."""
+    depth_valid: bool
+    """False: the store holds no usable depth for this image."""
+    boxes_xyxy: Float[Tensor, "n 4"]
+    labels: Int64[Tensor, " n"]
+    masks: Bool[Tensor, "n hm wm"] | None
+    """Ground-truth masks read at (4i + 2, 4j + 2); None where masks are not supervised."""
+    has_mask: Bool[Tensor, " n"]
+    centers_xy: Float[Tensor, "n 2"]
+    """Centre of the FCOS sampling region: of the box, or the centroid of the mask, in pixels."""
+    bottom_rows_removed: int
+    """Rows at the bottom of the resized image in which no neighbour pair is trusted."""
+    image_id: int
+    original_size: tuple[int, int]
+    """(height, width) before augmentation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Images padded at the right and bottom to a common multiple of 32, boxes concatenated."""
+
+    images: UInt8[Tensor, "b 3 h w"]
+    """RGB, 0..255, padded with 0. The model normalises them (and pads with 0 after that)."""
+    sizes: Int64[Tensor, "b 2"]
+    """(height, width) of the unpadded images."""
+    valid: Bool[Tensor, "b h w"]
+    """True inside the image and above the removed bottom rows: a neighbour there can be trusted."""
+    inverse_depth: Float[Tensor, "b 1 h w"]
+    """0..255, padded with 0."""
+    depth_valid: Bool[Tensor, " b"]
+    boxes_xyxy: Float[Tensor, "m 4"]
+    labels: Int64[Tensor, " m"]
+    image_index: Int64[Tensor, " m"]
+    """Image of each box, ascending."""
+    centers_xy: Float[Tensor, "m 2"]
+    masks: Bool[Tensor, "m hm wm"] | None
+    has_mask: Bool[Tensor, " m"]
+    image_ids: tuple[int, ...]
+    original_sizes: tuple[tuple[int, int], ...]
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
+        """The same batch with every tensor on ``device``."""
+        moved = {
+            f.name: value.to(device, non_blocking=non_blocking)
+            for f in fields(self)
+            if isinstance(value := getattr(self, f.name), Tensor)
+        }
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenseOutputs:
+    """What the network says at every location of p3..p7, and the mask features."""
+
+    class_logits: tuple[Float[Tensor, "b cls _ _"], ...]
+    ltrb: tuple[Float[Tensor, "b 4 _ _"], ...]
+    """Distances to the left, top, right and bottom side, in input pixels, >= 0."""
+    quality_logits: tuple[Float[Tensor, "b 1 _ _"], ...]
+    """Centre-ness or IoU, by the configured quality."""
+    controller: tuple[Float[Tensor, "b q _ _"], ...]
+    mask_features: Float[Tensor, "b c h8 w8"]
+    semantic_logits: Float[Tensor, "b cls h8 w8"] | None = None
+
+    @property
+    def level_shapes(self) -> tuple[tuple[int, int], ...]:
+        """(rows, columns) of each level."""
+        return tuple((int(x.shape[-2]), int(x.shape[-1])) for x in self.class_logits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Targets:
+    """FCOS targets of every location of a batch; order: level, image, row, column."""
+
+    label: Int64[Tensor, " r"]
+    """Class, or the number of classes for background."""
+    box_index: Int64[Tensor, " r"]
+    """Row of ``Batch.boxes_xyxy``; -1 for background."""
+    location_xy: Float[Tensor, "r 2"]
+    """Input pixels."""
+    level: Int64[Tensor, " r"]
+    image_index: Int64[Tensor, " r"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Positives:
+    """Locations whose masks are trained (or, at inference, whose masks are wanted)."""
+
+    location_xy: Float[Tensor, "p 2"]
+    level: Int64[Tensor, " p"]
+    box_index: Int64[Tensor, " p"]
+    image_index: Int64[Tensor, " p"]
+    params: Float[Tensor, "p q"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskOutputs:
+    """Output of the dynamic mask head on the mask grid."""
+
+    logits: Float[Tensor, "p 1 hm wm"]
+    depth: Float[Tensor, "p 1 hm wm"] | None
+    """Predicted inverse depth in (0, 1), already through its sigmoid; None without depth layer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustedPairs:
+    """Neighbour pairs believed to share a label, by colour and by depth; no gradient."""
+
+    color: Bool[Tensor, "b k hm wm"]
+    depth: Bool[Tensor, "b k hm wm"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PseudoMasks:
+    """The teacher's mask for each ground-truth box of a batch."""
+
+    mask: Float[Tensor, "m hm wm"]
+    """Inside the box only; 0 or 1, or probabilities if kept soft."""
+    score: Float[Tensor, " m"]
+    """Matching score; -1 where no candidate was matched."""
+    keep: Bool[Tensor, " m"]
+    """True: reliable enough to be learnt from."""
+    weight: Float[Tensor, " m"]
+    """Weight of the box's mask loss (1 in arXiv 2403.01214, the mask's quality in BoxTeacher)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossTerms:
+    """Unweighted loss terms and the factor (weight x warm-up) of each at this step."""
+
+    values: dict[str, Float[Tensor, ""]]
+    factors: dict[str, float]
+    monitors: dict[str, Float[Tensor, ""]] = field(default_factory=dict)
+    """Numbers worth watching that no gradient flows from (active pairs, mask/box area...)."""
+
+    def total(self) -> Float[Tensor, ""]:
+        """Sum of the weighted terms.  A factor of 0 leaves its term out of the graph's sum."""
+        terms = [self.factors[name] * value for name, value in self.values.items()]
+        return torch.stack(terms).sum()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detections:
+    """Detections of one image in decreasing order of score."""
+
+    boxes_xyxy: Float[Tensor, "d 4"]
+    """In pixels of ``size``."""
+    scores: Float[Tensor, " d"]
+    labels: Int64[Tensor, " d"]
+    location_xy: Float[Tensor, "d 2"]
+    """Location that made each box, in pixels of the network's input."""
+    level: Int64[Tensor, " d"]
+    params: Float[Tensor, "d q"]
+    size: tuple[int, int]
+    """(height, width) of the frame of the boxes."""
