@@ -1,0 +1,93 @@
+"""The house itself: format, lint, types, who may import whom, and what the README promises."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def run(*command: str, cwd: Path) -> None:
+    """Run a tool of the environment and show what it says if it fails."""
+    done = subprocess.run(
+        [sys.executable, "-m", *command], cwd=cwd, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+
+
+def test_code_is_formatted(repository: Path) -> None:
+    run("ruff", "format", "--check", ".", cwd=repository)
+
+
+def test_code_is_linted(repository: Path) -> None:
+    run("ruff", "check", ".", cwd=repository)
+
+
+@pytest.mark.slow
+def test_types_hold(repository: Path) -> None:
+    run("mypy", cwd=repository)
+
+
+def test_imports_follow_the_contracts(repository: Path) -> None:
+    script = "import sys; from importlinter.cli import lint_imports_command as c; sys.exit(c())"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=repository, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_ci_runs_the_readmes_test_command(repository: Path) -> None:
+    ci_line = (repository / ".ci" / "run").read_text().strip().splitlines()[-1]
+    command = ci_line.replace(" --quiet", "")
+    assert command in (repository / "README.md").read_text()
+
+
+def test_evaluate_imports_no_torch(repository: Path) -> None:
+    script = (
+        "import sys, boxdepth.evaluate.cli\n"
+        "heavy = {'torch', 'torchvision', 'transformers', 'zarr', 'timm'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+BANNED = {
+    r"torch\.load\((?![^)]*weights_only=True)": "torch.load without weights_only=True",
+    r"allow_pickle=True": "np.load with pickles",
+    r"yaml\.(load|unsafe_load)\(": "yaml other than safe_load",
+    r"trust_remote_code=True": "code from a model hub",
+    r"LOAD_TRUNCATED_IMAGES|MAX_IMAGE_PIXELS\s*=\s*None": "Pillow's guards switched off",
+    r"extractall\(": "archives unpacked unseen",
+    r"0\.0\.0\.0": "listening on every interface",
+    r"shell=True": "a shell between us and the command",
+}
+
+
+def test_no_banned_call_stands_in_the_packages(repository: Path) -> None:
+    found = [
+        f"{path.relative_to(repository)}:{number}: {reason}"
+        for path in sorted((repository / "packages").rglob("*.py"))
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        for pattern, reason in BANNED.items()
+        if re.search(pattern, line)
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_the_dependency_lock_has_not_drifted(repository: Path, tmp_path: Path) -> None:
+    uv = os.environ.get("UV") or shutil.which("uv")
+    if uv is None or not (repository / "uv.lock").is_file():
+        pytest.skip("needs uv and the uv.lock that `uv run` generates")
+    exported = tmp_path / "requirements.lock"
+    command = [uv, "export", "--quiet", "--frozen", "--no-emit-workspace", "--all-packages"]
+    command += ["--all-extras", "--format", "requirements.txt", "--no-header", "-o", str(exported)]
+    subprocess.run(command, cwd=repository, check=True, capture_output=True)
+    assert exported.read_text() == (repository / "requirements.lock").read_text(), (
+        "requirements.lock is stale: run the command of CONTRIBUTING.md, 'Locking'"
+    )
