@@ -1,0 +1,145 @@
+"""Which of the teacher's candidates is which box's object: depth-aware matching of one image.
+
+Letters: ``g`` ground-truth boxes of the image, ``p`` candidates of the teacher, ``hm wm`` the mask
+grid.  Nothing here has a gradient, and no tensor has the shape ``g p hm wm``: the depth score is
+two matrix products.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int64
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+from torchvision.ops import box_iou, generalized_box_iou
+
+from boxdepth.trainer.structures import MASK_STRIDE
+
+DepthScore = Literal["eq8", "ratio", "ratio_and_edges"]
+BoxOverlap = Literal["iou", "giou"]
+
+SMOOTH = 0.5
+"""Depth consistency above which a pixel counts as lying on one surface with its neighbour."""
+
+EDGE = 0.1
+"""Depth consistency below which a pixel counts as lying on a sharp edge."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MatchingWeights:
+    """Weights of box overlap, depth consistency and predicted score in the matching score."""
+
+    overlap: float
+    depth: float
+    prediction: float
+
+    def without_depth(self) -> "MatchingWeights":
+        """The same weights for an image whose depth is missing, again with sum 1."""
+        rest = self.overlap + self.prediction
+        if rest <= 0:
+            return replace(self, overlap=1.0, depth=0.0, prediction=0.0)
+        return replace(
+            self, overlap=self.overlap / rest, depth=0.0, prediction=self.prediction / rest
+        )
+
+
+def weights_at(
+    *,
+    alpha: float,
+    beta: float,
+    beta_schedule: Literal["constant", "linear"] = "constant",
+    progress: float = 0.0,
+) -> MatchingWeights:
+    """Weights when the share ``progress`` (0..1) of the run is over.
+
+    ``linear`` lowers ``beta`` to 0 over the run; the freed weight goes to the predicted score.
+    """
+    depth = beta * (1 - progress) if beta_schedule == "linear" else beta
+    return MatchingWeights(overlap=alpha, depth=depth, prediction=1 - alpha - depth)
+
+
+def depth_smoothness(
+    inverse_depth: Float[Tensor, "1 h w"], *, size: tuple[int, int], theta: float = 2.0
+) -> Float[Tensor, "hm wm"]:
+    """How alike the depth of a pixel and of its neighbour two pixels to the right are.
+
+    s(x, y) = exp(-|d(x, y) - d(x + 2, y)| / theta), read at every (4i + 2, 4j + 2): arXiv
+    2403.01214 leaves the per-pixel form of Eq. 8 open, this is the authors' (method.md 6.4).
+
+    Args:
+        inverse_depth: 0..255 units, at the student's resolution, padded.
+        size: (height, width) of the unpadded image; 0 outside and in its last two columns.
+        theta: scale of the similarity, in depth units.
+    """
+    height, width = size
+    start, step = MASK_STRIDE // 2, MASK_STRIDE
+    here = inverse_depth[0, start::step, start::step]
+    right = torch.zeros_like(here)
+    beyond = inverse_depth[0, start::step, start + 2 :: step]
+    right[:, : beyond.shape[1]] = beyond
+    smoothness = torch.exp(-(here - right).abs() / theta)
+    rows = torch.arange(start, inverse_depth.shape[1], step, device=here.device) < height
+    columns = torch.arange(start, inverse_depth.shape[2], step, device=here.device) < width - 2
+    return smoothness * (rows[:, None] & columns[None, :])
+
+
+def depth_scores(
+    box_masks: Float[Tensor, "g hm wm"],
+    candidates: Float[Tensor, "p hm wm"],
+    smoothness: Float[Tensor, "hm wm"],
+    *,
+    kind: DepthScore = "eq8",
+) -> Float[Tensor, "g p"]:
+    """Share of each candidate's pixels inside each box that lie on one surface (S_dep).
+
+    ``eq8``: pixels weighted by their smoothness (arXiv 2403.01214, Eq. 8); ``ratio``: unweighted;
+    ``ratio_and_edges``: pixels on sharp edges count as well.  0 where a candidate has no pixel in
+    the box.
+    """
+    boxes = box_masks.flatten(1)
+    weight = smoothness.flatten() if kind == "eq8" else torch.ones_like(smoothness).flatten()
+    good = smoothness.flatten() > SMOOTH
+    if kind == "ratio_and_edges":
+        good |= smoothness.flatten() < EDGE
+    weighted = candidates.flatten(1) * weight
+    total = boxes @ weighted.T
+    agreeing = boxes @ (weighted * good).T
+    return agreeing / total.clamp(min=torch.finfo(total.dtype).tiny)
+
+
+def matching_scores(
+    *,
+    boxes_xyxy: Float[Tensor, "g 4"],
+    candidate_boxes_xyxy: Float[Tensor, "p 4"],
+    candidate_scores: Float[Tensor, " p"],
+    depth: Float[Tensor, "g p"],
+    weights: MatchingWeights,
+    overlap: BoxOverlap = "iou",
+) -> Float[Tensor, "g p"]:
+    """S_match = alpha f_iou + beta S_dep + (1 - alpha - beta) S_pred (arXiv 2403.01214, Eq. 9)."""
+    measure = box_iou if overlap == "iou" else generalized_box_iou
+    overlaps = measure(boxes_xyxy, candidate_boxes_xyxy)
+    return (
+        weights.overlap * overlaps
+        + weights.depth * depth
+        + weights.prediction * candidate_scores[None, :]
+    )
+
+
+def match(scores: Float[Tensor, "g p"]) -> Int64[Tensor, " g"]:
+    """The candidate of each box in the one-to-one matching of largest total score; -1: none.
+
+    With fewer candidates than boxes each candidate may serve two boxes; boxes beyond that stay
+    without (method.md D12).
+    """
+    boxes, candidates = scores.shape
+    matched = torch.full((boxes,), -1, dtype=torch.int64, device=scores.device)
+    if boxes == 0 or candidates == 0:
+        return matched
+    columns = torch.cat([scores, scores], dim=1) if candidates < boxes else scores
+    rows, chosen = linear_sum_assignment(columns.double().cpu().numpy(), maximize=True)
+    matched[torch.from_numpy(rows).to(scores.device)] = (
+        torch.from_numpy(chosen).to(scores.device) % candidates
+    )
+    return matched
