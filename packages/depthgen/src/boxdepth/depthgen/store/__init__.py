@@ -1,0 +1,52 @@
+"""The store: the contract between depthgen, which writes it, and the trainer, which reads it.
+
+Needs numpy, zarr and Pillow only. ``docs/store-format.md`` describes the format for other readers.
+"""
+
+from boxdepth.depthgen.store.errors import (
+    ConfigError,
+    DataError,
+    DepthgenError,
+    EnvironmentFailure,
+    ImageError,
+    StoreBusyError,
+    StoreError,
+    StoreMismatchError,
+)
+from boxdepth.depthgen.store.images import decode_image
+from boxdepth.depthgen.store.read import Boxes, Store, open_store
+from boxdepth.depthgen.store.schema import (
+    Category,
+    DepthInfo,
+    ImageRecord,
+    StoreAttributes,
+    plan_store,
+)
+from boxdepth.depthgen.store.verify import Verification, verify_store
+from boxdepth.depthgen.store.write import StoreWriter, UnitRows, open_writer, write_store
+
+__all__ = [
+    "Boxes",
+    "Category",
+    "ConfigError",
+    "DataError",
+    "DepthInfo",
+    "DepthgenError",
+    "EnvironmentFailure",
+    "ImageError",
+    "ImageRecord",
+    "Store",
+    "StoreAttributes",
+    "StoreBusyError",
+    "StoreError",
+    "StoreMismatchError",
+    "StoreWriter",
+    "UnitRows",
+    "Verification",
+    "decode_image",
+    "open_store",
+    "open_writer",
+    "plan_store",
+    "verify_store",
+    "write_store",
+]

@@ -1,0 +1,55 @@
+"""Inverse depth to integers and back."""
+
+import numpy as np
+from jaxtyping import Float32, UInt16
+
+from boxdepth.depthgen.store.schema import DepthInfo
+
+
+def quantise(
+    depth: Float32[np.ndarray, "rows columns"], *, bits: int
+) -> tuple[UInt16[np.ndarray, "rows columns"], np.float32, np.float32] | None:
+    """Map the range of one depth map linearly to ``0 .. 2**bits - 1``.
+
+    Returns:
+        The integers, and ``scale`` and ``offset`` with ``depth = q * scale + offset``; ``None``
+        for a map that holds no information (not finite, or constant).
+    """
+    if not np.isfinite(depth).all():
+        return None
+    low, high = np.float32(depth.min()), np.float32(depth.max())
+    levels = (1 << bits) - 1
+    scale = np.float32((np.float64(high) - np.float64(low)) / levels)
+    if not (np.isfinite(scale) and scale > 0):
+        return None
+    steps = np.rint((depth.astype(np.float64) - low) / np.float64(scale))
+    return np.clip(steps, 0, levels).astype(np.uint16), scale, low
+
+
+def normalised_inverse_depth(
+    q: UInt16[np.ndarray, "rows columns"],
+    *,
+    scale: float,
+    offset: float,
+    info: DepthInfo,
+) -> Float32[np.ndarray, "rows columns"]:
+    """What the trainer consumes: per-image min-max normalised inverse depth in 0..255, near = 255.
+
+    Depth of whatever kind and sign comes out as inverse depth: a relative or metric *inverse*
+    depth is taken as it is (negated where far is large), a metric depth z in metres becomes 1 / (1
+    + z), which stays finite at z = 0. The range 0..255 is that of the 8-bit files that the
+    thresholds of arXiv:2403.01214, Eq. 3-4, were tuned on.
+    """
+    values = q.astype(np.float32)
+    if info.kind == "metric":
+        metres = values * np.float32(scale) + np.float32(offset)
+        values = np.float32(1) / (np.float32(1) + np.maximum(metres, np.float32(0)))
+    elif info.sign == "far_is_large":
+        values = -values
+    low, high = values.min(), values.max()
+    if not high > low:
+        return np.zeros_like(values)
+    stretched: Float32[np.ndarray, "rows columns"] = (values - low) * (
+        np.float32(255) / (high - low)
+    )
+    return np.minimum(stretched, np.float32(255), out=stretched)
