@@ -1,0 +1,167 @@
+"""What COCO AP measures: thresholds, size classes, and the numbers that come out.
+
+Microsoft COCO, arXiv:1405.0312, and pycocotools' `Params`: AP is the mean, over IoU thresholds
+0.50 to 0.95, classes, and 101 recall levels, of the best precision at that recall or beyond.
+"""
+
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, cast
+
+import numpy as np
+from jaxtyping import Float64
+
+IouType = Literal["segm", "bbox", "boundary"]
+Backend = Literal["fast", "pycocotools"]
+
+IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+RECALL_LEVELS = np.linspace(0.0, 1.0, 101)
+MAX_DETECTIONS = (1, 10, 100)
+# Closed intervals in pixels: an area of exactly 32 ** 2 counts as small *and* medium, and one
+# above 1e10 as nothing at all, as in pycocotools.
+AREA_RANGES = {
+    "all": (0.0, 1e10),
+    "small": (0.0, 32.0**2),
+    "medium": (32.0**2, 96.0**2),
+    "large": (96.0**2, 1e10),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curves:
+    """Everything the twelve numbers are means of; -1 marks "no annotation to find".
+
+    Attributes:
+        precision: by threshold, recall level, class, size (all, small, medium, large) and number
+            of detections kept per image (1, 10, 100).
+        recall: the same without recall levels: the highest recall reached.
+        scores: score at which each precision is reached; laid out as `precision`.
+    """
+
+    precision: Float64[np.ndarray, "t r k a m"]
+    recall: Float64[np.ndarray, "t k a m"]
+    scores: Float64[np.ndarray, "t r k a m"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CocoNumbers:
+    """COCO's twelve numbers, as fractions in [0, 1]; None where nothing is there to be found."""
+
+    ap: float | None
+    ap50: float | None
+    ap75: float | None
+    ap_small: float | None
+    ap_medium: float | None
+    ap_large: float | None
+    ar_1: float | None
+    ar_10: float | None
+    ar_100: float | None
+    ar_small: float | None
+    ar_medium: float | None
+    ar_large: float | None
+
+    def to_json(self) -> dict[str, float | None]:
+        """The twelve numbers by name."""
+        return {item.name: getattr(self, item.name) for item in fields(CocoNumbers)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CocoSummary(CocoNumbers):
+    """The twelve numbers over all classes, the same for each class, and the curves behind them.
+
+    Attributes:
+        per_class: class name to its own twelve numbers, in the order of category ids.
+        curves: precision and recall they are means of.
+    """
+
+    per_class: dict[str, CocoNumbers]
+    curves: Curves = field(repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """As `evaluate ap --json` prints it."""
+        numbers: dict[str, Any] = CocoNumbers.to_json(self)
+        numbers["per_class"] = {name: c.to_json() for name, c in self.per_class.items()}
+        return numbers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CocoReport:
+    """What `evaluate_coco` found.
+
+    Attributes:
+        backend: which implementation matched and counted.
+        segm, bbox, boundary: one summary per IoU type asked for and possible, else None.
+        images: images in the annotations.
+        predictions: detections scored.
+        warnings: what was filled in, left out or looks odd, in sentences.
+    """
+
+    backend: Backend
+    segm: CocoSummary | None
+    bbox: CocoSummary | None
+    boundary: CocoSummary | None
+    images: int
+    predictions: int
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As `evaluate ap --json` prints it."""
+        report: dict[str, Any] = {
+            "protocol": "coco",
+            "backend": self.backend,
+            "segm": self.segm.to_json() if self.segm else None,
+            "bbox": self.bbox.to_json() if self.bbox else None,
+            "images": self.images,
+            "predictions": self.predictions,
+            "warnings": list(self.warnings),
+        }
+        if self.boundary:
+            report["boundary"] = self.boundary.to_json()
+        return report
+
+
+def empty_curves(classes: int) -> Curves:
+    """Curves of `classes` classes without an annotation."""
+    shape = (
+        len(IOU_THRESHOLDS),
+        len(RECALL_LEVELS),
+        classes,
+        len(AREA_RANGES),
+        len(MAX_DETECTIONS),
+    )
+    return Curves(
+        precision=np.full(shape, -1.0),
+        recall=np.full((shape[0], *shape[2:]), -1.0),
+        scores=np.full(shape, -1.0),
+    )
+
+
+def summarise(curves: Curves, class_names: tuple[str, ...]) -> CocoSummary:
+    """The twelve numbers of all classes together and of each."""
+    everything = _twelve(curves.precision, curves.recall)
+    per_class = {
+        name: CocoNumbers(**_twelve(curves.precision[:, :, [k]], curves.recall[:, [k]]))
+        for k, name in enumerate(class_names)
+    }
+    return CocoSummary(**everything, per_class=per_class, curves=curves)
+
+
+def _twelve(precision: np.ndarray, recall: np.ndarray) -> dict[str, float | None]:
+    last = len(MAX_DETECTIONS) - 1
+    ap = precision[..., last]
+    return {
+        "ap": _mean(ap[:, :, :, 0]),
+        "ap50": _mean(ap[np.isclose(IOU_THRESHOLDS, 0.5), :, :, 0]),
+        "ap75": _mean(ap[np.isclose(IOU_THRESHOLDS, 0.75), :, :, 0]),
+        **{f"ap_{size}": _mean(ap[..., a]) for a, size in _sizes()},
+        **{f"ar_{m}": _mean(recall[:, :, 0, i]) for i, m in enumerate(MAX_DETECTIONS)},
+        **{f"ar_{size}": _mean(recall[:, :, a, last]) for a, size in _sizes()},
+    }
+
+
+def _sizes() -> list[tuple[int, str]]:
+    return [(a, size) for a, size in enumerate(AREA_RANGES) if size != "all"]
+
+
+def _mean(values: np.ndarray) -> float | None:
+    defined = values[values > -1]
+    return cast(float, defined.mean().item()) if defined.size else None

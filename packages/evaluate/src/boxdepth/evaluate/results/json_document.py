@@ -1,0 +1,191 @@
+"""JSON from strangers: limits before memory is spent, no NaN, no key twice.
+
+The text is never walked byte by byte in Python. What matters of its structure (quotes, brackets,
+colons, commas) is filtered out at C speed into a *skeleton* about a fifth of the text, on which
+NumPy decides what lies inside strings, how deep brackets nest and how many keys there are.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import pydantic_core
+
+from boxdepth.evaluate.results.problems import DataError, quoted
+
+_STRUCTURE = b'"{}[]:,'
+_NOT_STRUCTURE = bytes(set(range(256)) - set(_STRUCTURE))
+# What CPython holds for one container and for one number or string, on average (measured).
+_BYTES_PER_CONTAINER, _BYTES_PER_VALUE = 120, 40
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JsonLimits:
+    """How much a document may ask for.
+
+    Attributes:
+        max_bytes: size of the text, in bytes.
+        max_depth: nesting of brackets; a COCO document has five levels.
+        max_memory: estimate of the parsed document, in bytes.
+    """
+
+    max_bytes: int = 2 * 1024**3
+    max_depth: int = 64
+    max_memory: int = 12 * 1024**3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skeleton:
+    """What NumPy found in a piece of JSON text that starts outside any string.
+
+    Attributes:
+        depth: brackets left open at the end (negative: closed too many).
+        max_depth: deepest nesting reached.
+        keys: key-value pairs.
+        memory: estimate in bytes of the parsed piece.
+        complete: the piece does not end inside a string.
+    """
+
+    depth: int
+    max_depth: int
+    keys: int
+    memory: int
+    complete: bool
+
+
+def skeleton(text: bytes) -> Skeleton:
+    """Brackets, keys and strings of a piece of JSON, without parsing it."""
+    if b"\\" in text:
+        text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    marks = np.frombuffer(text.translate(None, _NOT_STRUCTURE), dtype=np.uint8)
+    quotes = marks == ord('"')
+    outside = np.bitwise_xor.accumulate(quotes) == 0 if marks.size else quotes
+    marks = marks[outside & ~quotes]
+    opens = (marks == ord("{")) | (marks == ord("["))
+    closes = (marks == ord("}")) | (marks == ord("]"))
+    depth = np.cumsum(opens.astype(np.int64) - closes)
+    containers, values = int(opens.sum()), int((marks == ord(",")).sum())
+    return Skeleton(
+        depth=int(depth[-1]) if depth.size else 0,
+        max_depth=int(depth.max()) if depth.size else 0,
+        keys=int((marks == ord(":")).sum()),
+        memory=containers * _BYTES_PER_CONTAINER + values * _BYTES_PER_VALUE,
+        complete=int(quotes.sum()) % 2 == 0,
+    )
+
+
+def read_text(path: Path, limits: JsonLimits) -> bytes:
+    """The file's bytes without a byte-order mark; raises `DataError` for what cannot be JSON."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file. Give the path of a JSON file.")
+    size = path.stat().st_size
+    if size > limits.max_bytes:
+        raise DataError(
+            f"{path}: {size:,} bytes, more than the limit of {limits.max_bytes:,}. "
+            "Split the file, or pass wider JsonLimits from Python."
+        )
+    text = path.read_bytes().removeprefix(b"\xef\xbb\xbf").strip(b" \t\r\n")
+    if not text:
+        raise DataError(f"{path}: the file is empty, expected JSON. Was its writer interrupted?")
+    if text[:1] not in b"[{":
+        raise DataError(f"{path}: starts with {quoted(text[:12])}, expected JSON ('[' or '{{').")
+    return text
+
+
+def parse(
+    text: bytes, *, name: str, limits: JsonLimits = JsonLimits(), base_depth: int = 0
+) -> object:
+    """One JSON value of `text`; raises `DataError` for NaN, doubled keys, depth and size."""
+    found = skeleton(text)
+    if base_depth + found.max_depth > limits.max_depth:
+        raise DataError(
+            f"{name}: brackets nest {base_depth + found.max_depth} deep, "
+            f"expected at most {limits.max_depth}. This is no COCO file."
+        )
+    if found.memory > limits.max_memory:
+        raise DataError(
+            f"{name}: would take about {found.memory / 1024**3:.1f} GiB of memory, more than the "
+            f"limit of {limits.max_memory / 1024**3:.1f} GiB. Split it, or pass wider JsonLimits."
+        )
+    try:
+        value = pydantic_core.from_json(text, allow_inf_nan=False, cache_strings="keys")
+    except ValueError as error:
+        raise DataError(f"{name}: not valid JSON: {_explain(text, str(error))}") from None
+    if found.keys != count_keys(value):
+        _raise_doubled_key(text, name)
+    return value
+
+
+def load_json(path: Path, *, limits: JsonLimits = JsonLimits()) -> object:
+    """The JSON document in `path`.
+
+    Raises:
+        DataError: the file is missing, too large, nests too deep, is not JSON, holds NaN or
+            Infinity, or names a key twice in one object.
+    """
+    return parse(read_text(path, limits), name=str(path), limits=limits)
+
+
+def split_array(text: bytes, *, name: str, piece: int = 8 * 1024**2) -> Iterator[bytes]:
+    """A top-level array of objects as pieces `[{...},...]` of about `piece` bytes each.
+
+    Cuts only between two elements: at a comma outside strings with nothing but the outermost
+    bracket open. A text this cannot cut comes out whole, for the parser to say what is wrong.
+    """
+    start, end = 1, len(text) - 1
+    if text[:1] != b"[" or text[-1:] != b"]":
+        yield text
+        return
+    while start < end:
+        cut = start + piece
+        while cut < end:
+            cut = text.find(b"},", cut, end)
+            if cut < 0:
+                break
+            part = skeleton(text[start : cut + 1])
+            if part.complete and part.depth == 0:
+                break
+            cut += max(piece // 8, 1)
+        stop = cut + 1 if 0 <= cut < end else end
+        yield b"[" + text[start:stop] + b"]"
+        start = stop + 1
+        if stop != end and not text[start:end].lstrip(b" \t\r\n"):
+            raise DataError(f"{name}: not valid JSON: a comma before the last bracket.")
+
+
+def count_keys(value: object) -> int:
+    """Key-value pairs in a parsed document, at every depth."""
+    total, stack = 0, [value]
+    while stack:
+        item = stack.pop()
+        if type(item) is dict:
+            total += len(item)
+            stack.extend(v for v in item.values() if type(v) in (dict, list))
+        elif type(item) is list and item and type(item[0]) in (dict, list):
+            stack.extend(item)
+        elif type(item) is list:
+            stack.extend(v for v in item if type(v) in (dict, list))
+    return total
+
+
+def _explain(text: bytes, message: str) -> str:
+    for word in (b"NaN", b"Infinity"):
+        if word in text and "expected" in message:
+            return f"{message} (the file holds {word.decode()}, which is no JSON number)"
+    return message
+
+
+def _raise_doubled_key(text: bytes, name: str) -> NoReturn:
+    def pairs(items: list[tuple[str, object]]) -> dict[str, object]:
+        keys = [key for key, _ in items]
+        if len(set(keys)) != len(keys):
+            twice = next(key for key in keys if keys.count(key) > 1)
+            value = quoted(dict(items))
+            raise DataError(f"{name}: key {quoted(twice)} stands twice in one object: {value}")
+        return dict(items)
+
+    json.loads(text, object_pairs_hook=pairs)
+    raise DataError(f"{name}: a key stands twice in one object. Remove one of them.")
