@@ -33,6 +33,9 @@ class Data(Settings):
     train: Path | None = None
     """Store to learn from; the command's --train, else the preset's default store."""
     val: Path | None = None
+    """Store to evaluate on; None: no evaluation."""
+    val_annotations: Path | None = None
+    """COCO annotation file of the val store's images, for scoring the predictions."""
     supervision: Literal["boxes", "masks", "mixed"] = "boxes"
     """`boxes`: masks are never read. `mixed`: a mask where the annotation has one."""
     batch_size: Positive = 16
@@ -40,6 +43,9 @@ class Data(Settings):
     accumulate: Positive = 1
     """Forward passes that make one step; divides the batch size of a rank."""
     workers: NonNegative = 4
+    """Threads that decode and augment ahead of the model; 0: in the main thread."""
+    timeout_seconds: Positive = 300
+    """A batch that takes longer to load is an error that names its images."""
     augmentation: Augmentation = Augmentation()
     group_aspect: bool = True
     """Batches hold only landscape or only portrait images: less padding."""
@@ -69,7 +75,7 @@ class Backbone(Settings):
     pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     """RGB, 0..255."""
     pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
-    extra: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    extra: dict[str, bool | int | float | str | tuple[int, ...]] = Field(default_factory=dict)
     """Further keyword arguments of timm.create_model."""
 
 

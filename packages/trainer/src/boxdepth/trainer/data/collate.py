@@ -1,0 +1,60 @@
+"""Samples to one padded batch."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+
+from boxdepth.trainer.structures import MASK_STRIDE, Batch, Sample
+
+SIZE_DIVISOR = 32
+"""Padded sizes are multiples of the backbone's coarsest stride."""
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Pad at the right and bottom with zeros to the largest size of the batch, rounded up to 32.
+
+    Works in numpy, so that loader threads never start torch's own thread pools.
+    """
+    sizes = np.array([sample.image.shape[-2:] for sample in samples], dtype=np.int64)
+    height, width = (int(-(-side // SIZE_DIVISOR) * SIZE_DIVISOR) for side in sizes.max(axis=0))
+    images = np.zeros((len(samples), 3, height, width), dtype=np.uint8)
+    depth = np.zeros((len(samples), 1, height, width), dtype=np.float32)
+    valid = np.zeros((len(samples), height, width), dtype=bool)
+    for k, sample in enumerate(samples):
+        h, w = sizes[k]
+        images[k, :, :h, :w] = sample.image.numpy()
+        depth[k, :, :h, :w] = sample.inverse_depth.numpy()
+        valid[k, : max(h - sample.bottom_rows_removed, 0), :w] = True
+    counts = [len(sample.labels) for sample in samples]
+    return Batch(
+        images=torch.from_numpy(images),
+        sizes=torch.from_numpy(sizes),
+        valid=torch.from_numpy(valid),
+        inverse_depth=torch.from_numpy(depth),
+        depth_valid=torch.tensor([sample.depth_valid for sample in samples]),
+        boxes_xyxy=torch.cat([sample.boxes_xyxy for sample in samples]),
+        labels=torch.cat([sample.labels for sample in samples]),
+        image_index=torch.from_numpy(np.repeat(np.arange(len(samples)), counts)),
+        centers_xy=torch.cat([sample.centers_xy for sample in samples]),
+        masks=_pad_masks(samples, rows=height // MASK_STRIDE, columns=width // MASK_STRIDE),
+        has_mask=torch.cat([sample.has_mask for sample in samples]),
+        image_ids=tuple(sample.image_id for sample in samples),
+        original_sizes=tuple(sample.original_size for sample in samples),
+    )
+
+
+def _pad_masks(
+    samples: Sequence[Sample], *, rows: int, columns: int
+) -> Bool[torch.Tensor, "m hm wm"] | None:
+    given = [sample.masks for sample in samples if sample.masks is not None]
+    if len(given) != len(samples):
+        return None
+    padded = np.zeros((sum(len(masks) for masks in given), rows, columns), dtype=bool)
+    start = 0
+    for masks in given:
+        n, h, w = masks.shape
+        padded[start : start + n, :h, :w] = masks.numpy()
+        start += n
+    return torch.from_numpy(padded)

@@ -1,0 +1,155 @@
+"""Which samples make batch i, and loading the next batches ahead in threads.
+
+The order is a pure function of (seed, batch number): nothing to save, nothing a worker or a
+restart could change. Threads, not processes: decoding releases the interpreter lock, nothing has
+to be pickled, and no worker can be left behind.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass
+from typing import NamedTuple, final
+
+import numpy as np
+from jaxtyping import Bool, Int64
+
+from boxdepth.depthgen.store import DataError
+from boxdepth.trainer.data.collate import collate
+from boxdepth.trainer.data.store_dataset import TrainingSet
+from boxdepth.trainer.structures import Batch
+
+ORDER_STREAM = 1
+"""Keeps the random numbers of the order apart from those of the augmentation."""
+MAX_BLOCK = 64
+"""Batches among which images are exchanged to bring equal aspects together."""
+
+
+class SampleKey(NamedTuple):
+    """A sample at a point of the run."""
+
+    epoch: int
+    index: int
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchOrder:
+    """The endless sequence of batches: epoch after epoch, each sample exactly once in each.
+
+    Batches run across the border of two epochs. With ``landscape`` given, the samples of a block
+    of batches are exchanged among them so that all but at most one hold a single aspect.
+    """
+
+    samples: int
+    batch_size: int
+    seed: int
+    landscape: Bool[np.ndarray, " n"] | None = None
+
+    def keys(self, batch: int) -> tuple[SampleKey, ...]:
+        """The samples of batch number ``batch`` (0-based)."""
+        if self.landscape is None:
+            first = batch * self.batch_size
+            return tuple(self._key(first + k) for k in range(self.batch_size))
+        length = min(MAX_BLOCK, max(self.samples // self.batch_size, 1))
+        block, number = divmod(batch, length)
+        first = block * length * self.batch_size
+        keys = [self._key(first + k) for k in range(length * self.batch_size)]
+        by_aspect = sorted(keys, key=lambda key: bool(self.landscape[key.index]))  # type: ignore[index]
+        shuffled = np.random.default_rng([self.seed, ORDER_STREAM, 1, block]).permutation(length)
+        start = int(shuffled[number]) * self.batch_size
+        return tuple(by_aspect[start : start + self.batch_size])
+
+    def _key(self, position: int) -> SampleKey:
+        epoch, place = divmod(position, self.samples)
+        return SampleKey(epoch, int(_permutation(self.seed, epoch, self.samples)[place]))
+
+
+_recent: dict[tuple[int, int, int], Int64[np.ndarray, " n"]] = {}
+
+
+def _permutation(seed: int, epoch: int, samples: int) -> Int64[np.ndarray, " n"]:
+    """The order of an epoch; the last few are remembered."""
+    key = (seed, epoch, samples)
+    if key not in _recent:
+        for old in list(_recent)[:-3]:
+            _recent.pop(old, None)
+        _recent[key] = np.random.default_rng([seed, ORDER_STREAM, 0, epoch]).permutation(samples)
+    return _recent[key]
+
+
+def load_batch(dataset: TrainingSet, keys: tuple[SampleKey, ...]) -> Batch:
+    """Load and pad the samples of one forward pass."""
+    return collate([dataset.load(key.index, epoch=key.epoch) for key in keys])
+
+
+@final
+class BatchLoader:
+    """Batches of one rank in order, from any batch on, ``workers`` threads ahead of the model."""
+
+    def __init__(
+        self,
+        dataset: TrainingSet,
+        order: BatchOrder,
+        *,
+        rank: int = 0,
+        world: int = 1,
+        accumulate: int = 1,
+        workers: int = 0,
+        timeout: float = 300,
+    ) -> None:
+        parts = world * accumulate
+        if order.batch_size % parts:
+            raise ValueError(
+                f"a batch of {order.batch_size} images can't be divided over {world} ranks with "
+                f"{accumulate} accumulation steps; give a batch size that is a multiple of {parts}"
+            )
+        self._dataset, self._order = dataset, order
+        self._rank, self._world, self._accumulate = rank, world, accumulate
+        self._workers, self._timeout = workers, timeout
+
+    def keys(self, batch: int) -> tuple[tuple[SampleKey, ...], ...]:
+        """The samples of each forward pass of this rank in step ``batch``."""
+        mine = self._order.keys(batch)[self._rank :: self._world]
+        size = len(mine) // self._accumulate
+        return tuple(mine[k * size : (k + 1) * size] for k in range(self._accumulate))
+
+    def steps(self, start: int, stop: int) -> Iterator[tuple[Batch, ...]]:
+        """The forward passes of steps ``start`` .. ``stop - 1``.
+
+        Raises:
+            DataError: a sample can't be loaded, or takes longer than the timeout.
+        """
+        if self._workers == 0:
+            for step in range(start, stop):
+                yield tuple(load_batch(self._dataset, keys) for keys in self.keys(step))
+            return
+        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="loader")
+        try:
+            yield from self._ahead(pool, start, stop)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _ahead(
+        self, pool: ThreadPoolExecutor, start: int, stop: int
+    ) -> Iterator[tuple[Batch, ...]]:
+        pending: deque[tuple[Future[Batch], ...]] = deque()
+        upcoming = start
+        for step in range(start, stop):
+            while upcoming < stop and len(pending) <= self._workers + 1:
+                passes = self.keys(upcoming)
+                pending.append(tuple(pool.submit(load_batch, self._dataset, k) for k in passes))
+                upcoming += 1
+            yield tuple(self._wait(future, step) for future in pending.popleft())
+
+    def _wait(self, future: Future[Batch], step: int) -> Batch:
+        try:
+            return future.result(self._timeout)
+        except FutureTimeout:
+            ids = [self._dataset.image_id(k.index) for keys in self.keys(step) for k in keys]
+            raise DataError(
+                f"{self._dataset.store.path}: images {ids} were not loaded within "
+                f"{self._timeout:g} s; is the disk or the network stuck? "
+                "(--set data.timeout_seconds=N waits longer)"
+            ) from None

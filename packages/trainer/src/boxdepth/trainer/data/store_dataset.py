@@ -1,0 +1,282 @@
+"""A finished store as training samples and as images to predict on."""
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, final
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, Int64
+from pycocotools import mask as coco_mask
+
+from boxdepth.depthgen.store import Boxes, DataError, Store, open_store
+from boxdepth.trainer.data.augment import (
+    Geometry,
+    box_centers,
+    draw_geometry,
+    mask_center,
+    sample_mask,
+    transform_boxes,
+    transform_image,
+    transform_inverse_depth,
+)
+from boxdepth.trainer.structures import MASK_STRIDE, Sample
+
+Supervision = Literal["boxes", "masks", "mixed"]
+MIN_SIDE = 1e-5
+"""Pixels; a box with a shorter side after clipping holds nothing (detectron2's value)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleOptions:
+    """How a stored image becomes a training sample; see ``config.Data``."""
+
+    short_sides: tuple[int, ...]
+    max_size: int
+    flip: float
+    seed: int
+    supervision: Supervision = "boxes"
+    mask_fraction: float = 1.0
+    bottom_rows_removed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Census:
+    """What of a store can be learnt from, and what was left out and why."""
+
+    images: int
+    images_used: int
+    images_without_boxes: int
+    images_without_depth: int
+    boxes: int
+    boxes_used: int
+    boxes_crowd: int
+    boxes_empty: int
+    """Zero area after clipping to the image."""
+    boxes_clipped: int
+    """Reached out of the image; used inside of it."""
+
+    def to_json(self) -> dict[str, int]:
+        """The counts by name."""
+        return asdict(self)
+
+
+@final
+class TrainingSet:
+    """The images of a store that hold something to learn, by row; loads one sample at a time."""
+
+    def __init__(self, store: Store, options: SampleOptions, *, keep_empty: bool = False) -> None:
+        if options.supervision == "masks" and not store.attributes.masks:
+            raise DataError(
+                f"{store.path}: holds no masks, but supervision is 'masks'; make the store with "
+                "`depthgen run --with-masks`, or learn from boxes (--set data.supervision=boxes)"
+            )
+        self.store = store
+        self.options = options
+        self.census, used = _take_census(store, keep_empty=keep_empty)
+        self._rows = used
+        if not used.size:
+            raise DataError(f"{store.path}: no image with a usable box: nothing to learn from")
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def landscape(self) -> Bool[np.ndarray, " n"]:
+        """True for images that are wider than high."""
+        sizes = self.store.image_sizes[self._rows]
+        return sizes[:, 1] > sizes[:, 0]
+
+    def image_id(self, index: int) -> int:
+        """The dataset's id of sample ``index``."""
+        return int(self.store.image_ids[self._rows[index]])
+
+    def load(self, index: int, *, epoch: int) -> Sample:
+        """Sample ``index`` as it looks in ``epoch``.
+
+        Raises:
+            DataError: damaged or unreadable; names the image and the store.
+        """
+        row = int(self._rows[index])
+        try:
+            return self._load(row, index=index, epoch=epoch)
+        except DataError:
+            raise
+        except Exception as error:
+            name = self.store.image_names[row]
+            raise DataError(
+                f"{self.store.path}: image {self.image_id(index)} ({name}): "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+    def _load(self, row: int, *, index: int, epoch: int) -> Sample:
+        options, store = self.options, self.store
+        height, width = (int(side) for side in store.image_sizes[row])
+        geometry = draw_geometry(
+            (height, width),
+            short_sides=options.short_sides,
+            max_size=options.max_size,
+            flip=options.flip,
+            seed=options.seed,
+            epoch=epoch,
+            index=index,
+        )
+        boxes = store.boxes(row)
+        used = _usable(boxes, height=height, width=width)
+        boxes_xyxy = transform_boxes(boxes.xyxy[used], geometry)
+        supervision = self._masks(row, boxes, used, boxes_xyxy, geometry)
+        new_height = geometry.new_size[0]
+        return Sample(
+            image=_tensor(transform_image(store.image(row), geometry).transpose(2, 0, 1)),
+            inverse_depth=_tensor(
+                transform_inverse_depth(store.inverse_depth(row), geometry)[None]
+            ),
+            depth_valid=bool(store.depth_valid[row]),
+            boxes_xyxy=_tensor(boxes_xyxy),
+            labels=_tensor(boxes.label[used]),
+            masks=None if supervision.masks is None else _tensor(supervision.masks),
+            has_mask=_tensor(supervision.has_mask),
+            centers_xy=_tensor(supervision.centers_xy),
+            bottom_rows_removed=int(options.bottom_rows_removed * new_height / height),
+            image_id=int(store.image_ids[row]),
+            original_size=(height, width),
+        )
+
+    def _masks(
+        self,
+        row: int,
+        boxes: Boxes,
+        used: Bool[np.ndarray, " n"],
+        boxes_xyxy: Float32[np.ndarray, "u 4"],
+        geometry: Geometry,
+    ) -> "_MaskSupervision":
+        centers = box_centers(boxes_xyxy)
+        has_mask = np.zeros(len(boxes_xyxy), dtype=bool)
+        if self.options.supervision == "boxes":
+            return _MaskSupervision(masks=None, has_mask=has_mask, centers_xy=centers)
+        rows, columns = (-(-(side - MASK_STRIDE // 2) // MASK_STRIDE) for side in geometry.new_size)
+        masks = np.zeros((len(boxes_xyxy), max(rows, 0), max(columns, 0)), dtype=bool)
+        stored = [rle for rle, keep in zip(self.store.masks(row), used, strict=True) if keep]
+        for k, (rle, box_id) in enumerate(zip(stored, boxes.id[used], strict=True)):
+            if rle is None or not self._may_use_mask(int(box_id)):
+                continue
+            mask = coco_mask.decode(rle).astype(bool)
+            center = mask_center(mask, geometry)
+            if center is None:
+                continue
+            masks[k], centers[k], has_mask[k] = (
+                sample_mask(mask, geometry, stride=MASK_STRIDE), center, True,
+            )  # fmt: skip
+        return _MaskSupervision(masks=masks, has_mask=has_mask, centers_xy=centers)
+
+    def _may_use_mask(self, box_id: int) -> bool:
+        if self.options.supervision == "masks":
+            return True
+        lot = zlib.crc32(f"{self.options.seed}/{box_id}".encode()) / 2**32
+        return lot < self.options.mask_fraction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _MaskSupervision:
+    masks: Bool[np.ndarray, "n hm wm"] | None
+    has_mask: Bool[np.ndarray, " n"]
+    centers_xy: Float32[np.ndarray, "n 2"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredImage:
+    """One image of a store, as it was stored."""
+
+    image_id: int
+    name: str
+    rgb: np.ndarray
+    """uint8 [h w 3]."""
+
+
+def stored_images(store: Store) -> Iterator[StoredImage]:
+    """All images of a store in its order, to predict on."""
+    for row in range(len(store)):
+        yield StoredImage(
+            image_id=int(store.image_ids[row]), name=store.image_names[row], rgb=store.image(row)
+        )
+
+
+def open_training_set(
+    path: Path, options: SampleOptions, *, keep_empty: bool = False
+) -> TrainingSet:
+    """Open a store to learn from.
+
+    Raises:
+        DataError: unfinished, damaged, without what the supervision needs, or empty.
+    """
+    return TrainingSet(open_store(path), options, keep_empty=keep_empty)
+
+
+def category_ids(store: Store) -> tuple[int, ...]:
+    """The dataset's own category id of each contiguous label."""
+    return tuple(category.id for category in store.attributes.categories)
+
+
+def category_names(store: Store) -> tuple[str, ...]:
+    """Name of each contiguous label."""
+    return tuple(category.name for category in store.attributes.categories)
+
+
+def _usable(boxes: Boxes, *, height: int, width: int) -> Bool[np.ndarray, " n"]:
+    return ~boxes.crowd & _has_area(boxes.xyxy, height=height, width=width)
+
+
+def _has_area(
+    boxes_xyxy: Float32[np.ndarray, "n 4"], *, height: int, width: int
+) -> Bool[np.ndarray, " n"]:
+    clipped = np.clip(boxes_xyxy, 0, [width, height, width, height])
+    return ((clipped[:, 2:] - clipped[:, :2]) > MIN_SIDE).all(axis=1)
+
+
+def _take_census(store: Store, *, keep_empty: bool) -> tuple[Census, Int64[np.ndarray, " n"]]:
+    used_rows: list[int] = []
+    counts = np.zeros(5, dtype=np.int64)
+    with_boxes = 0
+    for row in range(len(store)):
+        boxes = store.boxes(row)
+        height, width = (int(side) for side in store.image_sizes[row])
+        usable = _usable(boxes, height=height, width=width)
+        empty = ~boxes.crowd & ~usable
+        limits = np.array([width, height, width, height], np.float32)
+        outside = ((boxes.xyxy < 0) | (boxes.xyxy > limits)).any(axis=1) & usable
+        counts += [len(usable), usable.sum(), boxes.crowd.sum(), empty.sum(), outside.sum()]
+        with_boxes += bool(usable.any())
+        if keep_empty or usable.any():
+            used_rows.append(row)
+    total, used, crowd, empty_count, clipped = (int(count) for count in counts)
+    census = Census(
+        images=len(store),
+        images_used=len(used_rows),
+        images_without_boxes=len(store) - with_boxes,
+        images_without_depth=int((~store.depth_valid).sum()),
+        boxes=total,
+        boxes_used=used,
+        boxes_crowd=crowd,
+        boxes_empty=empty_count,
+        boxes_clipped=clipped,
+    )
+    return census, np.array(used_rows, dtype=np.int64)
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def check_images(store: Store, rows: Sequence[int]) -> list[str]:
+    """Decode images and depth of ``rows``; what is wrong with each, all of it."""
+    problems = []
+    for row in rows:
+        try:
+            store.image(row)
+            if store.depth_valid[row] and not np.isfinite(store.inverse_depth(row)).all():
+                problems.append(f"image {int(store.image_ids[row])}: depth is not finite")
+        except DataError as error:
+            problems.append(str(error))
+    return problems

@@ -1,0 +1,74 @@
+"""The folder of a run: who may write there, and what stands in it."""
+
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from boxdepth.trainer.engine.checkpoint import write_atomically
+
+PATIENCE_SECONDS = 10.0
+"""A killed run's children may hold its lock for a moment."""
+
+
+class BusyError(RuntimeError):
+    """Another process writes into the run folder; exit code 75."""
+
+    exit_code = 75
+
+
+class RunExistsError(ValueError):
+    """There is a run already, and neither --resume nor --overwrite was said; exit code 2."""
+
+    exit_code = 2
+
+
+@contextmanager
+def lock_run(folder: Path, *, patience: float = PATIENCE_SECONDS) -> Iterator[None]:
+    """Hold the run folder for this process; the kernel lets go even after a kill.
+
+    Raises:
+        BusyError: someone else holds it; names host, process and since when.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        _acquire(descriptor, folder, patience=patience)
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{socket.gethostname()} {os.getpid()} since {since}\n".encode())
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _acquire(descriptor: int, folder: Path, *, patience: float) -> None:
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "unknown"
+                raise BusyError(
+                    f"{folder}: another process trains there (host and process: {holder}); "
+                    "wait for it, or give another --out"
+                ) from None
+            time.sleep(0.2)
+        else:
+            return
+
+
+def write_json(path: Path, value: Any) -> None:
+    """A JSON file, whole or not at all."""
+    write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file, or None where there is none."""
+    return json.loads(path.read_text()) if path.is_file() else None

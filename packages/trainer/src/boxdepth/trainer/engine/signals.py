@@ -1,0 +1,48 @@
+"""SIGTERM and SIGINT: finish the step, save, stop. A second one stops at once."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import final
+
+
+class StoppedError(Exception):
+    """The run was told to stop and has saved what it had."""
+
+    def __init__(self, number: int, step: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name} after step {step}, saved")
+        self.exit_code = 128 + number
+        self.step = step
+
+
+@final
+class StopFlag:
+    """Set by the first signal; holds its number."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """First signal: remember it. Second: as if there were no handler."""
+        if self.number is not None:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        self.number = number
+
+
+@contextmanager
+def stop_flag() -> Iterator[StopFlag]:
+    """Catch SIGTERM and SIGINT for the length of the block (main thread only)."""
+    flag = StopFlag()
+    before = {}
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            before[number] = signal.signal(number, flag.handle)
+    except ValueError:
+        pass  # not the main thread: the embedding program handles its own signals
+    try:
+        yield flag
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

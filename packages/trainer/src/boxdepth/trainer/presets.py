@@ -1,0 +1,206 @@
+"""Named runs: each a plain function that returns one config; `PRESETS` is what the command offers.
+
+A preset that exists only here is as good as any: write your own function and pass its config on.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from boxdepth.trainer.config import (
+    Augmentation,
+    Backbone,
+    Checkpoints,
+    Data,
+    Distillation,
+    FcosHead,
+    Inference,
+    Losses,
+    MaskBranch,
+    MaskHead,
+    Model,
+    Optimizer,
+    RunConfig,
+    Sampling,
+    Schedule,
+)
+
+COCO = Data(train=Path("stores/coco-train2017.zarr"), val=Path("stores/coco-val2017.zarr"))
+CITYSCAPES = Data(
+    train=Path("stores/cityscapes-train.zarr"),
+    val=Path("stores/cityscapes-val.zarr"),
+    batch_size=8,
+    augmentation=Augmentation(short_sides=tuple(range(800, 1025, 32)), max_size=2048),
+    bottom_rows_removed=0,
+)
+SCHEDULE_3X = Schedule(iterations=270_000, steps=(210_000, 250_000))
+WITHOUT_DEPTH = MaskHead(depth="off")
+
+
+def coco_r50_1x() -> RunConfig:
+    """The method on COCO, R-50-FPN, 90k iterations of 16 images, distillation from 65k."""
+    return RunConfig(
+        name="coco_r50_1x",
+        data=COCO,
+        distillation=Distillation(method="depth_matching", start=65_000),
+    )
+
+
+def coco_r50_3x() -> RunConfig:
+    """The method on COCO, R-50-FPN, 270k iterations, distillation from 215k."""
+    return RunConfig(
+        name="coco_r50_3x",
+        data=COCO,
+        schedule=SCHEDULE_3X,
+        distillation=Distillation(method="depth_matching", start=215_000),
+    )
+
+
+def coco_r50_1x_iou() -> RunConfig:
+    """coco_r50_1x with the IoU as the box quality (the dagger rows of arXiv 2403.01214)."""
+    base = coco_r50_1x()
+    model = base.model.model_copy(update={"fcos": FcosHead(quality="iou")})
+    return base.model_copy(update={"name": "coco_r50_1x_iou", "model": model})
+
+
+def cityscapes_r50() -> RunConfig:
+    """The method on Cityscapes, R-50-FPN, 24k iterations of 8 images, distillation from 19k."""
+    return RunConfig(
+        name="cityscapes_r50",
+        data=CITYSCAPES,
+        losses=Losses(warmup_iterations=1000),
+        distillation=Distillation(
+            method="depth_matching", start=19_000, teacher_short_side=1024, teacher_max_size=2048
+        ),
+        optimizer=Optimizer(reference_batch_size=8),
+        schedule=Schedule(iterations=24_000, steps=(18_000,)),
+        inference=Inference(short_side=1024, max_size=2048),
+    )
+
+
+def boxinst_r50_1x() -> RunConfig:
+    """BoxInst (arXiv 2012.02310): colour pairs alone, 90k iterations."""
+    return RunConfig(
+        name="boxinst_r50_1x",
+        data=COCO,
+        model=Model(mask_head=WITHOUT_DEPTH),
+        losses=Losses(depth=0, consistency=0),
+    )
+
+
+def boxinst_r50_3x() -> RunConfig:
+    """BoxInst, 270k iterations."""
+    return boxinst_r50_1x().model_copy(update={"name": "boxinst_r50_3x", "schedule": SCHEDULE_3X})
+
+
+def boxteacher_r50_1x() -> RunConfig:
+    """BoxInst with BoxTeacher's pseudo masks (without its strong augmentation)."""
+    teacher = Distillation(
+        method="box_teacher", start=0, gamma=0.5, mask_affinity=0.1, reliability=0
+    )
+    return boxinst_r50_1x().model_copy(
+        update={"name": "boxteacher_r50_1x", "distillation": teacher}
+    )
+
+
+def condinst_r50_1x() -> RunConfig:
+    """CondInst (arXiv 2003.05664): learns from masks; the upper bound of box supervision."""
+    return RunConfig(
+        name="condinst_r50_1x",
+        data=COCO.model_copy(update={"supervision": "masks"}),
+        model=Model(mask_branch=MaskBranch(out_channels=8), mask_head=WITHOUT_DEPTH),
+        losses=Losses(
+            projection=0,
+            color=0,
+            depth=0,
+            consistency=0,
+            sampling=Sampling(per_image=None, per_batch=500),
+        ),
+    )
+
+
+def condinst_r50_3x() -> RunConfig:
+    """CondInst, 270k iterations."""
+    return condinst_r50_1x().model_copy(update={"name": "condinst_r50_3x", "schedule": SCHEDULE_3X})
+
+
+def coco_photos_mobilenet() -> RunConfig:
+    """A handful of real photos learnt by heart on a CPU, with a frozen pretrained MobileNetV2.
+
+    Give it the weights: `--set model.backbone.weights=FILE` (mean and std 0.5, pad_type "same").
+    """
+    return RunConfig(
+        name="coco_photos_mobilenet",
+        data=Data(
+            batch_size=4,
+            workers=1,
+            augmentation=Augmentation(short_sides=(256,), max_size=384),
+            keep_empty=False,
+        ),
+        model=Model(
+            backbone=Backbone(
+                name="mobilenetv2_100",
+                frozen_stages=5,
+                pixel_mean=(127.5, 127.5, 127.5),
+                pixel_std=(127.5, 127.5, 127.5),
+                extra={"pad_type": "same"},
+            ),
+            fpn_channels=96,
+            fcos=FcosHead(convs=2, level_ranges=(48, 96, 192, 384)),
+            mask_branch=MaskBranch(channels=64, convs=3),
+        ),
+        losses=Losses(warmup_iterations=200),
+        optimizer=Optimizer(learning_rate=0.02, reference_batch_size=4, clip_norm=10.0),
+        schedule=Schedule(iterations=1500, steps=(1200, 1400), warmup_iterations=100),
+        inference=Inference(short_side=256, max_size=384),
+        checkpoints=Checkpoints(every=250),
+    )
+
+
+def scenes_tiny() -> RunConfig:
+    """Minutes on two CPU cores: a small network from random weights on drawn 192x256 scenes."""
+    return RunConfig(
+        name="scenes_tiny",
+        channels_last=True,
+        data=Data(
+            train=Path("stores/scenes-train2017.zarr"),
+            val=Path("stores/scenes-val2017.zarr"),
+            batch_size=8,
+            workers=1,
+            augmentation=Augmentation(short_sides=(176, 192, 208), max_size=320),
+            bottom_rows_removed=0,
+        ),
+        model=Model(
+            backbone=Backbone(
+                name="resnet10t",
+                frozen_stages=0,
+                frozen_norm=False,
+                extra={"channels": (32, 64, 128, 256), "stem_width": 16},
+            ),
+            fpn_channels=64,
+            fcos=FcosHead(convs=2),
+            mask_branch=MaskBranch(channels=32, convs=2),
+        ),
+        losses=Losses(warmup_iterations=150),
+        optimizer=Optimizer(learning_rate=0.02, reference_batch_size=8, clip_norm=10.0),
+        schedule=Schedule(iterations=1000, steps=(700, 900), warmup_iterations=50),
+        inference=Inference(short_side=192, max_size=320, batch_size=8),
+        checkpoints=Checkpoints(every=250),
+    )
+
+
+PRESETS: dict[str, Callable[[], RunConfig]] = {
+    preset.__name__: preset
+    for preset in (
+        scenes_tiny,
+        coco_photos_mobilenet,
+        coco_r50_1x,
+        coco_r50_3x,
+        coco_r50_1x_iou,
+        cityscapes_r50,
+        boxinst_r50_1x,
+        boxinst_r50_3x,
+        boxteacher_r50_1x,
+        condinst_r50_1x,
+        condinst_r50_3x,
+    )
+}
