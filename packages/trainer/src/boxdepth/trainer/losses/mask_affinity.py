@@ -1,0 +1,52 @@
+"""BoxTeacher's mask affinity: pairs that a smoothed pseudo mask puts on one side (2210.05174)."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from boxdepth.trainer.geometry.neighbours import neighbour_offsets, shifted
+
+
+@torch.no_grad()
+def mask_affinity(
+    pseudo_masks: Float[Tensor, "m hm wm"],
+    valid: Bool[Tensor, "m hm wm"],
+    *,
+    kernel_size: int = 3,
+    dilation: int = 2,
+) -> Float[Tensor, "m k hm wm"]:
+    """u_i u_j + (1 - u_i)(1 - u_j) of neighbours i, j, with u = (mask + its 3x3 mean) / 2.
+
+    0 where the neighbour is not valid or outside the map (arXiv 2210.05174; condinst.md 9).
+    """
+    mean = F.avg_pool2d(pseudo_masks[:, None], 3, stride=1, padding=1)[:, 0]
+    smooth = (pseudo_masks + mean) / 2
+    maps = []
+    for offset in neighbour_offsets(kernel_size, dilation):
+        other = shifted(smooth, offset)
+        agreement = smooth * other + (1 - smooth) * (1 - other)
+        maps.append(agreement * shifted(valid.to(smooth.dtype), offset))
+    return torch.stack(maps, dim=1)
+
+
+def mask_affinity_loss(
+    pair_losses: Float[Tensor, "p k hm wm"],
+    affinity: Float[Tensor, "p k hm wm"],
+    box_masks: Bool[Tensor, "p hm wm"],
+    weights: Float[Tensor, " p"],
+    *,
+    threshold: float = 0.5,
+) -> Float[Tensor, ""]:
+    """Pairwise loss over the pairs of large mask affinity, a mean for each instance.
+
+    Args:
+        pair_losses: -log P(same side) of each neighbour pair, as the colour term uses them.
+        affinity: `mask_affinity` of each instance's pseudo mask.
+        weights: of each instance; the sum is divided by the number of positive ones.
+        threshold: least affinity of a pair that counts.
+    """
+    edges = ((affinity >= threshold) & box_masks[:, None]).to(pair_losses.dtype)
+    pairs = edges.sum(dim=(1, 2, 3)).clamp(min=1)
+    means = (pair_losses * edges).sum(dim=(1, 2, 3)) / pairs
+    return (weights * means).sum() / (weights > 0).sum().clamp(min=1)
