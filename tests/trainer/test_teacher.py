@@ -1,18 +1,15 @@
-"""The teacher follows the student; golden vector 9 and BoxTeacher's recorded momentum."""
+"""The teacher follows the student; BoxTeacher's recorded momentum."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
 from boxdepth.trainer.distill.teacher import (
     make_teacher,
     teacher_momentum,
-    teacher_size,
     teaching,
     update_teacher,
 )
@@ -127,30 +124,3 @@ class TestTeaching:
 
     def test_takes_no_gradient(self) -> None:
         assert not any(p.requires_grad for p in make_teacher(_student()).parameters())
-
-
-class TestSize:
-    @pytest.mark.parametrize(
-        ("size", "expected"),
-        [
-            ((640, 853), (800, 1066)),
-            ((800, 1067), (800, 1067)),
-            ((640, 1333), (640, 1333)),
-            ((1000, 640), (1250, 800)),
-        ],
-    )
-    def test_golden_coco(self, size: tuple[int, int], expected: tuple[int, int]) -> None:
-        assert teacher_size(size, short_side=800, max_size=1333) == expected
-
-    def test_golden_cityscapes(self) -> None:
-        assert teacher_size((800, 1600), short_side=1024, max_size=2048) == (1024, 2048)
-
-    def test_students_own_size(self) -> None:
-        assert teacher_size((333, 222), short_side=None, max_size=1333) == (333, 222)
-
-    @given(h=st.integers(1, 3000), w=st.integers(1, 3000))
-    def test_limits_hold_and_sides_swap(self, h: int, w: int) -> None:
-        height, width = teacher_size((h, w), short_side=800, max_size=1333)
-        assert max(height, width) <= 1333
-        assert 1 <= min(height, width) <= 800
-        assert teacher_size((w, h), short_side=800, max_size=1333) == (width, height)

@@ -85,21 +85,3 @@ def teaching(teacher: nn.Module, *, batch_stats: bool = True) -> Iterator[nn.Mod
         yield teacher
     finally:
         teacher.eval()
-
-
-def teacher_size(
-    size: tuple[int, int], *, short_side: int | None, max_size: int
-) -> tuple[int, int]:
-    """(height, width) at which the teacher sees a student's image of that size.
-
-    The shorter side becomes ``short_side``, the longer at most ``max_size``; both are truncated,
-    in exact integer arithmetic.  None: the student's size.
-    """
-    if short_side is None:
-        return size
-    short, long = min(size), max(size)
-    if long * short_side > max_size * short:
-        new_short, new_long = max(short * max_size // long, 1), max_size
-    else:
-        new_short, new_long = short_side, long * short_side // short
-    return (new_short, new_long) if size[0] <= size[1] else (new_long, new_short)
