@@ -15,6 +15,7 @@ from boxdepth.depthgen.datasets.sample.palette import (
     sky_colours,
     wall_paint,
 )
+from boxdepth.depthgen.datasets.sample.place import FARTHEST_FOOT
 
 WALLED_SHARE = 0.45
 
@@ -78,10 +79,11 @@ def _marks(
     right: Float32[np.ndarray, "g w"],
     distance: Float32[np.ndarray, "g 1"],
 ) -> Float32[np.ndarray, "g w"]:
-    """Pattern of the ground in [0, 1]: none, tiles, boards or lanes. Colour steps, no depth step."""
+    """Pattern of the ground in [0, 1]: none, tiles, boards or lanes."""
     kind, size = int(rng.integers(4)), np.float32(rng.uniform(0.5, 1.3))
     if kind == 0:
         return np.zeros_like(right)
+    # Colour steps without depth steps.
     along = np.floor(distance / size + np.float32(rng.random())).astype(np.int32)
     across = np.floor(right / size + np.float32(rng.random())).astype(np.int32)
     if kind == 1:
@@ -119,7 +121,7 @@ def _sky(
     clouds = noise.window(
         noise.bank(12.0, 128.0), top=top, left=left, height=rows, width=camera.width
     )[..., :1]
-    white = np.clip(clouds * np.float32(0.3) + np.float32(rng.uniform(-0.3, 0.2)), 0, 1) * height
+    white = np.clip(clouds * np.float32(0.2) + np.float32(rng.uniform(-0.3, 0.2)), 0, 1) * height
     image = haze + (zenith - haze) * height
     return image + white * (np.float32(0.97) - image)
 
@@ -133,14 +135,13 @@ def _ridge(rng: np.random.Generator, camera: Camera, height: float) -> Float32[n
 
 
 def _landscape(
-    rng: np.random.Generator, camera: Camera, zenith: Colour, haze: Colour
+    rng: np.random.Generator, camera: Camera, zenith: Colour, haze: Colour, near: float
 ) -> tuple[Float32[np.ndarray, "t w 3"], Float32[np.ndarray, "t w"], Paint]:
-    """Sky over two rows of hills."""
-    bottom = min(int(camera.horizon + 0.07 * camera.height) + 1, camera.height)
+    """Sky over two rows of hills, the nearer ``near`` metres away."""
+    bottom = min(int(camera.row_of(distance=near)) + 2, camera.height)
     image = _sky(rng, camera, zenith, haze, bottom)
     depth = np.zeros((bottom, camera.width), np.float32)
     rows = camera.rows[:bottom]
-    near = rng.uniform(22.0, 40.0)
     paint = hill_paint(rng)
     for distance, height, pale in ((near * 2.5, 0.2, 0.55), (near, 0.09, 0.15)):
         crest = _ridge(rng, camera, camera.horizon * height * rng.uniform(0.8, 2.2))
@@ -156,12 +157,15 @@ def draw_backdrop(rng: np.random.Generator, camera: Camera) -> Backdrop:
     """A ground that recedes to a wall or to hills under a sky."""
     paint = ground_paint(rng)
     zenith, haze = sky_colours(rng)
-    farthest = camera.distance_of_row(camera.horizon + 0.12 * (camera.height - camera.horizon))
+    farthest = camera.distance_of_row(
+        camera.horizon + FARTHEST_FOOT * (camera.height - camera.horizon)
+    )
+    behind_all = farthest * rng.uniform(1.3, 2.2)
     if rng.random() < WALLED_SHARE:
-        upper, depth, behind = _wall(rng, camera, 1 / (farthest * rng.uniform(1.3, 2.2)))
+        upper, depth, behind = _wall(rng, camera, 1 / behind_all)
         haze = behind.first + (haze - behind.first) * np.float32(0.4)
     else:
-        upper, depth, behind = _landscape(rng, camera, zenith, haze)
+        upper, depth, behind = _landscape(rng, camera, zenith, haze, behind_all)
     ground = camera.ground_inverse_depth()
     rows = len(upper)
     behind_depth = np.zeros((camera.height, camera.width), np.float32)
@@ -178,5 +182,5 @@ def draw_backdrop(rng: np.random.Generator, camera: Camera) -> Backdrop:
         ground=paint,
         behind=behind,
         haze=haze,
-        density=rng.uniform(0.008, 0.05) * 5 / farthest * 4,
+        density=rng.uniform(0.15, 1.0) / farthest,
     )

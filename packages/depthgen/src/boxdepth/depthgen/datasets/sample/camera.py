@@ -59,11 +59,11 @@ class Camera:
 
 
 def draw_camera(rng: np.random.Generator, height: int, width: int) -> Camera:
-    """A camera at eye height or a little above, with a lens between normal and short tele."""
+    """A camera at eye height or a little above, with a tele lens."""
     return Camera(
         height=height,
         width=width,
-        focal=max(height, width) * rng.uniform(1.15, 1.9),
+        focal=max(height, width) * rng.uniform(1.9, 3.2),
         horizon=height * rng.uniform(0.2, 0.4),
-        eye=rng.uniform(1.3, 1.9),
+        eye=rng.uniform(1.05, 1.6),
     )

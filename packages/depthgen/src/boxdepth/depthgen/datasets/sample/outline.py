@@ -7,7 +7,7 @@ Point = tuple[int, int]
 
 
 def _edges(mask: Bool[np.ndarray, "h w"]) -> dict[Point, list[Point]]:
-    """Directed unit edges around the mask, as (x, y) corner -> next corners; inside on the right."""
+    """Directed unit edges, (x, y) corner -> next corners; the mask lies on their right."""
     padded = np.pad(mask, 1)
     following: dict[Point, list[Point]] = {}
     for shift, start, end in (

@@ -8,7 +8,7 @@ from jaxtyping import Float32
 Colour = Float32[np.ndarray, "3"]
 Mix = Float32[np.ndarray, "3 3"]
 
-CAMOUFLAGED_SHARE = 0.35
+CAMOUFLAGED_SHARE = 0.4
 
 # Grounds and walls as (first, second) colours in sRGB bytes.
 _GROUNDS = (
@@ -71,7 +71,8 @@ def _pair(rng: np.random.Generator, pairs: tuple) -> tuple[Colour, Colour]:
     first, second = np.array(pairs[int(rng.integers(len(pairs)))], np.float32) / np.float32(255)
     shift = rng.uniform(-0.05, 0.05, 3).astype(np.float32)
     gain = np.float32(rng.uniform(0.8, 1.12))
-    return first * gain + shift, second * gain + shift
+    contrast = np.float32(rng.uniform(0.15, 1.0))
+    return first * gain + shift, (first + (second - first) * contrast) * gain + shift
 
 
 def noise_mix(rng: np.random.Generator, *, median: float, spread: float) -> Mix:
@@ -85,8 +86,8 @@ def noise_mix(rng: np.random.Generator, *, median: float, spread: float) -> Mix:
     Returns:
         Rows: brightness, warm-cool, green-magenta.
     """
-    bright = np.float32(median * np.exp(spread * rng.standard_normal()))
-    tint = np.float32(rng.uniform(0.25, 0.75))
+    bright = np.float32(min(median * np.exp(spread * rng.standard_normal()), 0.1))
+    tint = np.float32(rng.uniform(0.1, 0.45))
     grey = np.full(3, bright, np.float32)
     return np.stack([grey, _WARM * (bright * tint), _GREEN * (bright * tint * np.float32(0.7))])
 
@@ -94,19 +95,19 @@ def noise_mix(rng: np.random.Generator, *, median: float, spread: float) -> Mix:
 def ground_paint(rng: np.random.Generator) -> Paint:
     """A ground: meadow, sand, asphalt, boards, paving, soil, snow or carpet."""
     first, second = _pair(rng, _GROUNDS)
-    return Paint(first=first, second=second, mix=noise_mix(rng, median=0.06, spread=0.5))
+    return Paint(first=first, second=second, mix=noise_mix(rng, median=0.012, spread=1.7))
 
 
 def wall_paint(rng: np.random.Generator) -> Paint:
     """A wall."""
     first, second = _pair(rng, _WALLS)
-    return Paint(first=first, second=second, mix=noise_mix(rng, median=0.05, spread=0.5))
+    return Paint(first=first, second=second, mix=noise_mix(rng, median=0.010, spread=1.5))
 
 
 def hill_paint(rng: np.random.Generator) -> Paint:
     """Hills or woods."""
     first, second = _pair(rng, _HILLS)
-    return Paint(first=first, second=second, mix=noise_mix(rng, median=0.05, spread=0.4))
+    return Paint(first=first, second=second, mix=noise_mix(rng, median=0.02, spread=0.7))
 
 
 def sky_colours(rng: np.random.Generator) -> tuple[Colour, Colour]:
@@ -120,13 +121,13 @@ def shape_paint(rng: np.random.Generator) -> Paint:
     first, second = np.array(_SHAPES, np.float32)[chosen] / np.float32(255)
     shift = rng.uniform(-0.06, 0.06, 3).astype(np.float32)
     second = first + (second - first) * np.float32(rng.uniform(0.35, 1.0))
-    return Paint(first=first + shift, second=second, mix=noise_mix(rng, median=0.05, spread=0.7))
+    return Paint(first=first + shift, second=second, mix=noise_mix(rng, median=0.006, spread=2.2))
 
 
 def camouflaged_paint(rng: np.random.Generator, behind: Paint) -> Paint:
     """Colours and texture of a shape that wears what is behind it."""
-    shift = rng.uniform(-0.03, 0.03, 3).astype(np.float32)
-    gain = np.float32(rng.uniform(0.95, 1.12))
+    shift = rng.uniform(-0.02, 0.02, 3).astype(np.float32)
+    gain = np.float32(rng.uniform(0.95, 1.08))
     return Paint(
         first=behind.first * gain + shift, second=behind.second * gain + shift, mix=behind.mix
     )

@@ -10,8 +10,8 @@ from boxdepth.depthgen.datasets.sample.shapes import CLASSES, View
 
 TOUCHING_SHARE = 0.3
 _TRIES = 12
-_NEAREST_FOOT, _FARTHEST_FOOT = 0.98, 0.14
-_SMALLEST, _LARGEST = 0.085, 0.72
+NEAREST_FOOT, FARTHEST_FOOT = 0.98, 0.14  # rows below the horizon, as a share of all of them
+_SMALLEST, _LARGEST = 0.1, 0.75
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ class Placed:
 
 def _anywhere(rng: np.random.Generator, camera: Camera) -> tuple[float, float]:
     ground = camera.height - camera.horizon
-    share = _FARTHEST_FOOT + (_NEAREST_FOOT - _FARTHEST_FOOT) * rng.random() ** 0.9
+    share = FARTHEST_FOOT + (NEAREST_FOOT - FARTHEST_FOOT) * rng.random() ** 0.9
     distance = camera.distance_of_row(camera.horizon + share * ground)
     half = camera.width / 2 * distance / camera.focal
     return rng.uniform(-0.98, 0.98) * half, distance
@@ -53,8 +53,8 @@ def _beside(rng: np.random.Generator, other: Placed, reach: float) -> tuple[floa
 
 
 def _fits(camera: Camera, right: float, distance: float, size: float) -> bool:
-    nearest = camera.distance_of_row(camera.horizon + (camera.height - camera.horizon))
-    if distance < nearest:
+    foot = (camera.row_of(distance=distance) - camera.horizon) / (camera.height - camera.horizon)
+    if not FARTHEST_FOOT <= foot <= NEAREST_FOOT + 0.02:
         return False
     tall = camera.focal * size / distance / camera.height
     column = camera.column_of(distance=distance, right=right) / camera.width

@@ -128,7 +128,7 @@ def _draw_sun(rng: np.random.Generator) -> _Sun:
     elevation = rng.uniform(0.5, 1.1)
     flat = np.cos(elevation)
     direction = [np.sin(azimuth) * flat, np.sin(elevation), np.cos(azimuth) * flat]
-    return _Sun(direction=np.array(direction, np.float32), ambient=rng.uniform(0.42, 0.65))
+    return _Sun(direction=np.array(direction, np.float32), ambient=1 - 0.55 * rng.random() ** 1.2)
 
 
 def _shadow(image: np.ndarray, camera: Camera, item: _Drawn, sun: _Sun) -> None:
@@ -166,7 +166,7 @@ def _shadow(image: np.ndarray, camera: Camera, item: _Drawn, sun: _Sun) -> None:
 
 def _pattern(rng: np.random.Generator, surface: Surface) -> Float32[np.ndarray, "h w"]:
     """Share of the second colour over a shape: plain, bands, stripes, checks or spots."""
-    kind = int(rng.integers(6))
+    kind = int(rng.integers(-3, 6))
     period = np.float32(rng.uniform(0.16, 0.36))
     phase = np.float32(rng.random())
     if kind <= 1:
@@ -197,7 +197,7 @@ def _shaded(
     colour += _pattern(rng, surface)[..., None] * (paint.second - paint.first)
     lit = np.tensordot(sun.direction, surface.normal, axes=1)
     ambient = np.float32(sun.ambient) * (np.float32(0.85) + np.float32(0.15) * surface.normal[1])
-    light = ambient + np.float32(1.12 - sun.ambient) * np.maximum(lit, 0)
+    light = ambient + np.float32(1.25 - sun.ambient) * np.maximum(lit, 0)
     light *= np.float32(1) - np.float32(0.3) * np.exp(-np.maximum(surface.along, 0) * np.float32(9))
     colour *= light[..., None]
     if CLASSES[item.placed.label].glossy:
@@ -232,14 +232,14 @@ def _hazed(image: np.ndarray, inverse_depth: np.ndarray, backdrop: Backdrop) -> 
 def _exposed(rng: np.random.Generator, image: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
     """Exposure, vignette and grain, rounded to bytes."""
     height, width = image.shape[:2]
-    gain = np.float32(rng.uniform(0.9, 1.1) * 255)
+    gain = np.float32(rng.uniform(0.95, 1.2) * 255)
     rows = np.linspace(-1, 1, height, dtype=np.float32)[:, None, None]
     columns = np.linspace(-1, 1, width, dtype=np.float32)[None, :, None]
     strength = np.float32(rng.uniform(0.0, 0.12))
     image *= gain * (1 - strength * (rows * rows + columns * columns))
     top, left = (int(value) for value in rng.integers(noise.SIDE, size=2))
     grain = noise.window(noise.grain(), top=top, left=left, height=height, width=width)
-    image += grain * np.float32(rng.uniform(1.0, 4.0))
+    image += grain * np.float32(0.3 + 2.7 * rng.random() ** 2)
     return np.clip(image + np.float32(0.5), 0, 255).astype(np.uint8)
 
 

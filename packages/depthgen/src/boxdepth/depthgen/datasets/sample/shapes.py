@@ -15,6 +15,10 @@ from jaxtyping import Float32
 
 Grid = Float32[np.ndarray, "h w"]
 
+FLATNESS = 0.6
+"""Depth of the round shapes over their width: like depth predictors, we see them flattened."""
+_FLAT = np.float32(FLATNESS)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
@@ -68,7 +72,7 @@ def ball(x: Grid, y: Grid, view: View) -> Surface:
     turn = np.float32(view.yaw)
     return Surface(
         inside=np.float32(0.5) - np.sqrt(squared),
-        relief=relief,
+        relief=relief * _FLAT,
         normal=normal,
         across=(np.arctan2(x, relief + np.float32(1e-3)) + turn) * np.float32(0.5),
         along=y + np.float32(0.5) * (view.form - np.float32(0.5)) * x,
@@ -99,7 +103,7 @@ def _revolution(x: Grid, y: Grid, view: View, radius: np.ndarray, *, lid: float)
     tilt = foot + (top - foot) * np.clip(y, np.float32(0), np.float32(1))
     squared = x * x
     wide = _pick(radius, y)
-    lifted = y + tilt * _root(wide * wide - squared)
+    lifted = y + tilt * _FLAT * _root(wide * wide - squared)
     wide = _pick(radius, lifted)
     relief = _root(wide * wide - squared)
     slope = _pick(np.gradient(radius, _HEIGHTS[1]).astype(np.float32), lifted)
@@ -110,8 +114,8 @@ def _revolution(x: Grid, y: Grid, view: View, radius: np.ndarray, *, lid: float)
         inside = np.minimum(inside, np.float32(1) - y)
     else:
         rim = np.float32(radius[-1])
-        back = (np.float32(1) - y) / np.maximum(top, np.float32(1e-4))
-        disc = (rim - np.sqrt(squared + back * back)) * np.minimum(top * 2, np.float32(1))
+        back = (np.float32(1) - y) / np.maximum(top * _FLAT, np.float32(1e-4))
+        disc = (rim - np.sqrt(squared + back * back)) * np.minimum(top * _FLAT, np.float32(1))
         on_lid = (disc > 0) if top > 0 else np.zeros(x.shape, bool)
         inside = np.where(on_lid, disc, np.minimum(inside, np.float32(1) - lifted))
         relief = np.where(on_lid, back, relief)
@@ -122,7 +126,7 @@ def _revolution(x: Grid, y: Grid, view: View, radius: np.ndarray, *, lid: float)
     girth = np.float32(radius.max())
     return Surface(
         inside=inside,
-        relief=relief,
+        relief=relief * _FLAT,
         normal=normal,
         across=around * girth,
         along=lifted,
@@ -174,7 +178,7 @@ def ring(x: Grid, y: Grid, view: View) -> Surface:
     """A torus standing upright, turned a little: its hole shows what is behind."""
     tube = np.float32(0.10 + 0.05 * view.form)
     middle = np.float32(0.5) - tube
-    turn = view.yaw * 0.45
+    turn = view.yaw * 0.4
     across = x / np.float32(np.cos(turn))
     up = y - np.float32(0.5)
     radius = np.sqrt(across * across + up * up) + np.float32(1e-6)
@@ -187,7 +191,7 @@ def ring(x: Grid, y: Grid, view: View) -> Surface:
     angle = np.arctan2(across, up)
     return Surface(
         inside=tube - np.abs(offset),
-        relief=bulge - lean * x,
+        relief=bulge * _FLAT - lean * x,
         normal=normal,
         across=angle * middle,
         along=offset,
@@ -197,7 +201,7 @@ def ring(x: Grid, y: Grid, view: View) -> Surface:
 
 def signpost(x: Grid, y: Grid, view: View) -> Surface:
     """A thin pole with a turned plate: a disc, a square on its edge or a square."""
-    turn = view.yaw * 0.6
+    turn = view.yaw * 0.45
     across = np.abs(x / np.float32(np.cos(turn)))
     up = np.abs(y - np.float32(0.76))
     half = np.float32(0.22)
@@ -226,7 +230,8 @@ def signpost(x: Grid, y: Grid, view: View) -> Surface:
 
 def crate(x: Grid, y: Grid, view: View) -> Surface:
     """A box turned about its upright edge: two slanted sides and a top."""
-    turn = np.float32(np.clip(view.yaw * 0.5 + np.pi / 4, 0.2, np.pi / 2 - 0.2))
+    away = 0.14 + 0.36 * abs(view.yaw)
+    turn = np.float32(away if view.yaw < 0 else np.pi / 2 - away)
     cos, sin = np.cos(turn), np.sin(turn)
     half_a, half_b = np.float32(0.40 + 0.25 * view.form), np.float32(0.42)
     right_side = (half_a - x * cos) / sin

@@ -1,0 +1,134 @@
+"""Compare the drawn scenes with photographs: how many neighbouring pairs are alike.
+
+    python pipelines/calibrate_scenes.py --photos DIR        a folder in COCO's layout
+
+Prints the share of colour-similar pairs inside boxes, of both, and of the scenes also the shares of
+colour-similar and depth-similar pairs within masks and across their borders. What the figures mean
+stands in docs/sample-scenes.md.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from pycocotools.coco import COCO
+from rich.console import Console
+from rich.progress import track
+
+from boxdepth.depthgen.datasets.sample import Scene, render_scene, scene_seed
+from boxdepth.depthgen.datasets.sample.pairs import (
+    NO_PAIRS,
+    PairCounts,
+    box_share,
+    colour_pairs,
+    count_pairs,
+    depth_pairs,
+)
+from boxdepth.depthgen.store import decode_image
+
+_console = Console(stderr=True)
+
+
+def summary(shares: list[float]) -> dict[str, float]:
+    """Mean and spread of the boxes' shares."""
+    values = np.array([share for share in shares if share == share])
+    low, median, high = np.percentile(values, [10, 50, 90])
+    return {
+        "boxes": len(values),
+        "mean": round(float(values.mean()), 4),
+        "p10": round(float(low), 4),
+        "median": round(float(median), 4),
+        "p90": round(float(high), 4),
+    }
+
+
+def pair_summary(counts: PairCounts) -> dict[str, float]:
+    """Shares within masks and across borders, and how often a trusted pair is right."""
+    trusted = counts.within_trusted + counts.across_trusted
+    return {
+        "within": round(counts.within_share, 4),
+        "across": round(counts.across_share, 4),
+        "right": round(counts.within_trusted / max(trusted, 1), 4),
+    }
+
+
+def measure_photos(root: Path, limit: int | None) -> dict[str, Any]:
+    """Shares of colour-similar pairs on photographs at their own size."""
+    shares: list[float] = []
+    counts = NO_PAIRS
+    for split in ("train2017", "val2017"):
+        coco = COCO(root / "annotations" / f"instances_{split}.json")
+        for record in track(list(coco.imgs.values())[:limit], description=split, console=_console):
+            name = record["file_name"]
+            image = decode_image((root / split / name).read_bytes(), expected_size=None, name=name)
+            trusted = colour_pairs(image)
+            masks = []
+            for annotation in coco.imgToAnns[record["id"]]:
+                if annotation["iscrowd"]:
+                    continue
+                x, y, width, height = annotation["bbox"]
+                shares.append(box_share(trusted, (x, y, x + width, y + height)))
+                masks.append(coco.annToMask(annotation).astype(bool))
+            if masks:
+                counts += count_pairs(trusted, np.stack(masks))
+    return {"colour_in_boxes": summary(shares), "colour": pair_summary(counts)}
+
+
+def scene_box_shares(scene: Scene) -> list[float]:
+    """Shares of colour-similar pairs in the boxes of one scene."""
+    trusted = colour_pairs(scene.image)
+    shares = []
+    for mask in scene.masks:
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        box = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+        shares.append(box_share(trusted, tuple(float(side) for side in box)))
+    return shares
+
+
+def measure_scenes(count: int, size: tuple[int, int], seed: int) -> dict[str, Any]:
+    """Shares of colour-similar and depth-similar pairs on scenes."""
+    shares: list[float] = []
+    colour = depth = ordinary = camouflaged = NO_PAIRS
+    instances = hidden = 0
+    for index in track(range(count), description="scenes", console=_console):
+        scene = render_scene(scene_seed(seed, "val", index), size)
+        shares += scene_box_shares(scene)
+        alike = colour_pairs(scene.image)
+        colour += count_pairs(alike, scene.masks)
+        ordinary += count_pairs(alike, scene.masks * ~scene.camouflaged[:, None, None])
+        camouflaged += count_pairs(alike, scene.masks * scene.camouflaged[:, None, None])
+        depth += count_pairs(depth_pairs(scene.inverse_depth), scene.masks)
+        instances += len(scene.labels)
+        hidden += int(scene.camouflaged.sum())
+    return {
+        "colour_in_boxes": summary(shares),
+        "colour": pair_summary(colour),
+        "colour_ordinary": pair_summary(ordinary),
+        "colour_camouflaged": pair_summary(camouflaged),
+        "exact_depth": pair_summary(depth),
+        "shapes_per_scene": round(instances / count, 2),
+        "camouflaged_share": round(hidden / instances, 3),
+    }
+
+
+def main(
+    photos: Annotated[
+        Path | None, typer.Option(help="Folder of photographs in COCO's layout.")
+    ] = None,
+    scenes: Annotated[int, typer.Option(help="Scenes to draw.", min=1)] = 300,
+    height: Annotated[int, typer.Option(min=48)] = 192,
+    width: Annotated[int, typer.Option(min=48)] = 256,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    limit: Annotated[int | None, typer.Option(help="Photographs a split, at most.")] = None,
+) -> None:
+    """Print the figures as JSON."""
+    result: dict[str, Any] = {"scenes": measure_scenes(scenes, (height, width), seed)}
+    if photos is not None:
+        result["photos"] = measure_photos(photos, limit)
+    typer.echo(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    typer.run(main)
