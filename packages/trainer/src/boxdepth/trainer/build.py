@@ -1,0 +1,79 @@
+"""The only place that sees configuration and parts: reads the one, wires the other."""
+
+from boxdepth.trainer import config
+from boxdepth.trainer.model.backbone import Backbone, build_backbone
+from boxdepth.trainer.model.condinst import CondInst, make_controller
+from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec
+from boxdepth.trainer.model.fcos_head import FcosHead
+from boxdepth.trainer.model.fpn import FeaturePyramid
+from boxdepth.trainer.model.mask_branch import MaskBranch, SemanticHead
+
+
+def build_model(model: config.Model) -> CondInst:
+    """The network with random weights, or with the backbone's weights file where one is named.
+
+    Raises:
+        ValueError: the number of classes is not resolved yet, or an unknown backbone.
+        CheckpointError: a weights file that can't be read or doesn't fit.
+    """
+    if model.num_classes < 1:
+        raise ValueError("the number of classes is unknown: take it from the training store first")
+    backbone = _backbone(model.backbone)
+    spec = mask_head_spec(model)
+    channels = model.fpn_channels
+    semantic = (
+        SemanticHead(
+            in_channels=channels,
+            channels=model.mask_branch.channels,
+            num_classes=model.num_classes,
+            prior=model.fcos.prior,
+        )
+        if model.mask_branch.semantic_loss
+        else None
+    )
+    return CondInst(
+        backbone=backbone,
+        fpn=FeaturePyramid(backbone.channels, channels=channels),
+        head=FcosHead(
+            channels=channels,
+            num_classes=model.num_classes,
+            convs=model.fcos.convs,
+            prior=model.fcos.prior,
+        ),
+        controller=make_controller(channels, spec),
+        mask_branch=MaskBranch(
+            in_channels=channels,
+            channels=model.mask_branch.channels,
+            convs=model.mask_branch.convs,
+            out_channels=model.mask_branch.out_channels,
+        ),
+        mask_head=spec,
+        semantic_head=semantic,
+        pixel_mean=model.backbone.pixel_mean,
+        pixel_std=model.backbone.pixel_std,
+        bgr=model.backbone.bgr,
+    )
+
+
+def mask_head_spec(model: config.Model) -> MaskHeadSpec:
+    """Shape of the dynamic mask head; its coordinates are scaled by what each level regresses."""
+    ranges = model.fcos.level_ranges
+    return MaskHeadSpec(
+        features=model.mask_branch.out_channels,
+        layers=model.mask_head.layers,
+        channels=model.mask_head.channels,
+        relative_coordinates=model.mask_head.relative_coordinates,
+        depth=model.mask_head.depth,
+        level_sizes=(*ranges, 2 * ranges[-1]),
+    )
+
+
+def _backbone(settings: config.Backbone) -> Backbone:
+    return build_backbone(
+        name=settings.name,
+        frozen_stages=settings.frozen_stages,
+        frozen_norm=settings.frozen_norm,
+        stride_in_1x1=settings.stride_in_1x1,
+        deformable_stages=settings.deformable_stages,
+        extra=settings.extra,
+    )

@@ -1,0 +1,1 @@
+"""Boxes, grids, neighbours and resizing: arithmetic that knows nothing of networks."""

@@ -1,0 +1,1 @@
+"""Loss terms, one equation a file: pure functions without weights, warm-ups or counters."""

@@ -1,0 +1,1 @@
+"""The network: backbone, FPN, FCOS head, controller, mask branch, dynamic mask head."""

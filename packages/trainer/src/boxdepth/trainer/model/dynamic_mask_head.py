@@ -1,0 +1,151 @@
+"""Dynamic mask head: a tiny network per instance, whose weights the controller predicts.
+
+Per instance, 1x1 layers on [relative x, relative y, mask features] at stride 8 (arXiv 2003.05664,
+section 3); with a depth layer after them (arXiv 2403.01214, Eq. 1).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from boxdepth.trainer.geometry.grid import cell_locations
+from boxdepth.trainer.geometry.resize import aligned_bilinear
+from boxdepth.trainer.structures import (
+    MASK_FEATURE_STRIDE,
+    MASK_STRIDE,
+    MaskOutputs,
+    Positives,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskHeadSpec:
+    """Shape of the dynamic network. It has no weights of its own."""
+
+    features: int = 16
+    """Channels of the mask features."""
+    layers: int = 3
+    channels: int = 8
+    relative_coordinates: bool = True
+    depth: Literal["off", "product", "sum"] = "product"
+    """How the depth layer joins the mask logit."""
+    level_sizes: tuple[int, ...] = (64, 128, 256, 512, 1024)
+    """Divisor of the relative coordinates by the instance's level, in pixels."""
+    out_stride: int = MASK_STRIDE
+
+    @property
+    def layer_shapes(self) -> tuple[tuple[int, int], ...]:
+        """(outputs, inputs) of every layer; the depth layer comes before the mask layer."""
+        first = self.features + (2 if self.relative_coordinates else 0)
+        inputs = [first, *[self.channels] * (self.layers - 1)]
+        outputs = [*[self.channels] * (self.layers - 1), 1]
+        shapes = list(zip(outputs, inputs, strict=True))
+        if self.depth != "off":
+            shapes.insert(-1, (1, self.channels))
+        return tuple(shapes)
+
+    @property
+    def num_params(self) -> int:
+        """Numbers the controller predicts per location: all weights, then all biases."""
+        return sum(out * (inputs + 1) for out, inputs in self.layer_shapes)
+
+
+def split_params(
+    params: Float[Tensor, "p q"], spec: MaskHeadSpec
+) -> tuple[list[Float[Tensor, "p o i"]], list[Float[Tensor, "p o"]]]:
+    """Weights (row-major: outputs, inputs) and biases of every layer."""
+    shapes = spec.layer_shapes
+    weight_sizes = [out * inputs for out, inputs in shapes]
+    bias_sizes = [out for out, _ in shapes]
+    parts = params.split([*weight_sizes, *bias_sizes], dim=1)
+    weights = [part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=False)]
+    return weights, list(parts[len(shapes) :])
+
+
+def mask_outputs(
+    mask_features: Float[Tensor, "b c h8 w8"], positives: Positives, spec: MaskHeadSpec
+) -> MaskOutputs:
+    """Mask logits (and inverse depth) of every positive on the mask grid.
+
+    Always in fp32.  The mask features are never copied per instance: the first layer of all
+    instances of an image is one matrix product, and the relative coordinates, linear in the pixel,
+    join it as two rows of pixel coordinates and a shift of the bias.
+    """
+    with torch.autocast(mask_features.device.type, enabled=False):
+        weights, biases = split_params(positives.params.float(), spec)
+        hidden = _first_layer(mask_features.float(), positives, weights[0], biases[0], spec)
+        for weight, bias in zip(
+            weights[1 : spec.layers - 1], biases[1 : spec.layers - 1], strict=True
+        ):
+            hidden = torch.baddbmm(bias[:, :, None], weight, hidden.relu_())
+        hidden = hidden.relu_()
+        weight = torch.cat(weights[spec.layers - 1 :], dim=1)
+        bias = torch.cat(biases[spec.layers - 1 :], dim=1)
+        out = torch.baddbmm(bias[:, :, None], weight, hidden)
+        out = out.unflatten(2, mask_features.shape[-2:])
+        return _upsampled(out, spec)
+
+
+def _upsampled(out: Float[Tensor, "p o h8 w8"], spec: MaskHeadSpec) -> MaskOutputs:
+    """Joins depth and mask at stride 8, on logits, then brings both to the mask grid."""
+    factor = MASK_FEATURE_STRIDE // spec.out_stride
+    if spec.depth == "off":
+        return MaskOutputs(logits=aligned_bilinear(out, factor), depth=None)
+    depth_logits, logits = out[:, :1], out[:, 1:]
+    depth = depth_logits.sigmoid()
+    joined = logits * depth if spec.depth == "product" else logits + depth_logits
+    return MaskOutputs(
+        logits=aligned_bilinear(joined, factor), depth=aligned_bilinear(depth, factor)
+    )
+
+
+def _first_layer(
+    mask_features: Float[Tensor, "b c h8 w8"],
+    positives: Positives,
+    weight: Float[Tensor, "p o i"],
+    bias: Float[Tensor, "p o"],
+    spec: MaskHeadSpec,
+) -> Float[Tensor, "p o hw"]:
+    """Layer 1 before its activation, image by image."""
+    features = mask_features.flatten(2)
+    if spec.relative_coordinates:
+        sizes = weight.new_tensor(spec.level_sizes)[positives.level]
+        coordinates = weight[:, :, :2] / sizes[:, None, None]
+        bias = bias + (coordinates @ positives.location_xy[:, :, None])[:, :, 0]
+        weight = torch.cat([-coordinates, weight[:, :, 2:]], dim=2)
+        pixels = cell_locations(
+            (mask_features.shape[2], mask_features.shape[3]),
+            stride=MASK_FEATURE_STRIDE,
+            device=mask_features.device,
+        ).T
+        features = torch.cat([pixels.expand(len(features), -1, -1), features], dim=1)
+    return _by_image(features, positives.image_index, weight, bias)
+
+
+def _by_image(
+    features: Float[Tensor, "b i hw"],
+    image_index: Int64[Tensor, " p"],
+    weight: Float[Tensor, "p o i"],
+    bias: Float[Tensor, "p o"],
+) -> Float[Tensor, "p o hw"]:
+    rows = [(image_index == image).nonzero()[:, 0] for image in range(len(features))]
+    parts = [
+        torch.addmm(bias[own].flatten()[:, None], weight[own].flatten(0, 1), feature).unflatten(
+            0, (-1, weight.shape[1])
+        )
+        for own, feature in zip(rows, features, strict=True)
+    ]
+    return torch.cat(parts)[torch.cat(rows).argsort()]
+
+
+def concatenated(outputs: Sequence[MaskOutputs]) -> MaskOutputs:
+    """The outputs of several calls as one."""
+    depth = [part.depth for part in outputs if part.depth is not None]
+    return MaskOutputs(
+        logits=torch.cat([part.logits for part in outputs]),
+        depth=torch.cat(depth) if depth else None,
+    )
