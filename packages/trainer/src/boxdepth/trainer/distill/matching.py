@@ -18,6 +18,7 @@ from boxdepth.trainer.structures import MASK_STRIDE
 
 DepthScore = Literal["eq8", "ratio", "ratio_and_edges"]
 BoxOverlap = Literal["iou", "giou"]
+BetaSchedule = Literal["constant", "linear"]
 
 SMOOTH = 0.5
 """Depth consistency above which a pixel counts as lying on one surface with its neighbour."""
@@ -48,7 +49,7 @@ def weights_at(
     *,
     alpha: float,
     beta: float,
-    beta_schedule: Literal["constant", "linear"] = "constant",
+    beta_schedule: BetaSchedule = "constant",
     progress: float = 0.0,
 ) -> MatchingWeights:
     """Weights when the share ``progress`` (0..1) of the run is over.

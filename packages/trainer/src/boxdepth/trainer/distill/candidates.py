@@ -1,0 +1,77 @@
+"""What is matched in one image: the given boxes and the teacher's detections, in one frame."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from boxdepth.trainer.distill.frames import masks_on_student_grid
+from boxdepth.trainer.geometry.boxes import clip_boxes, rescale_boxes
+from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec, mask_outputs
+from boxdepth.trainer.structures import Batch, Detections, Positives
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenBoxes:
+    """The ground truth of one image, in the student's frame."""
+
+    boxes_xyxy: Float[Tensor, "g 4"]
+    box_masks: Bool[Tensor, "g hm wm"]
+    inverse_depth: Float[Tensor, "1 h w"]
+    depth_valid: bool
+    size: tuple[int, int]
+    """(height, width) of the unpadded image."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidates:
+    """The teacher's detections of one image, in the student's frame."""
+
+    boxes_xyxy: Float[Tensor, "p 4"]
+    scores: Float[Tensor, " p"]
+    masks: Float[Tensor, "p hm wm"]
+    """Probabilities on the mask grid."""
+
+
+def given_boxes(batch: Batch, box_masks: Bool[Tensor, "m hm wm"], image: int) -> GivenBoxes:
+    """What the batch says about one of its images."""
+    own = batch.image_index == image
+    height, width = batch.sizes[image].tolist()
+    return GivenBoxes(
+        boxes_xyxy=batch.boxes_xyxy[own],
+        box_masks=box_masks[own],
+        inverse_depth=batch.inverse_depth[image],
+        depth_valid=bool(batch.depth_valid[image]),
+        size=(height, width),
+    )
+
+
+def candidates_of(
+    found: Detections,
+    mask_features: Float[Tensor, "1 c h8 w8"],
+    mask_head: MaskHeadSpec,
+    *,
+    frame: tuple[int, int],
+    grid: tuple[int, int],
+) -> Candidates:
+    """The teacher's detections with their masks, brought to the student's ``frame``.
+
+    Boxes are clipped; detections without an area inside the image are dropped.
+    """
+    boxes = rescale_boxes(found.boxes_xyxy, size=found.size, new_size=frame)
+    boxes = clip_boxes(boxes, frame)
+    some = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(dim=1)
+    nothing = torch.zeros_like(found.level[some])
+    positives = Positives(
+        location_xy=found.location_xy[some],
+        level=found.level[some],
+        box_index=nothing,
+        image_index=nothing,
+        params=found.params[some],
+    )
+    logits = mask_outputs(mask_features, positives, mask_head).logits[:, 0]
+    masks = masks_on_student_grid(
+        logits.sigmoid(), teacher_frame=found.size, student_frame=frame, grid=grid
+    )
+    return Candidates(boxes_xyxy=boxes[some], scores=found.scores[some], masks=masks)
