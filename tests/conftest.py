@@ -1,16 +1,51 @@
 """Fixtures for the whole suite, and the hook that makes every shape annotation a check."""
 
+import functools
+import inspect
 import os
+import sys
+import types
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jaxtyping import install_import_hook
+from typeguard import check_type
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 PACKAGES = ("boxdepth.depthgen", "boxdepth.trainer", "boxdepth.evaluate")
-_hook = install_import_hook(PACKAGES, "typeguard.typechecked")
+
+
+def _checked(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Check arguments and result against their annotations, value by value.
+
+    typeguard's own decorator rewrites the source, which jaxtyping's strings do not survive.
+    """
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        for name, value in signature.bind(*args, **kwargs).arguments.items():
+            parameter = signature.parameters[name]
+            if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                _check(value, parameter.annotation)
+        return _check(function(*args, **kwargs), signature.return_annotation)
+
+    return wrapper
+
+
+def _check(value: Any, annotation: Any) -> Any:
+    if annotation is not inspect.Signature.empty and not isinstance(annotation, str):
+        check_type(value, annotation)
+    return value
+
+
+sys.modules["shape_checks"] = types.ModuleType("shape_checks")
+sys.modules["shape_checks"].checked = _checked  # type: ignore[attr-defined]
+_hook = install_import_hook(PACKAGES, "shape_checks.checked")
 _hook.__enter__()
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -20,7 +55,9 @@ SHARED = Path(os.environ.get("BOXDEPTH_SHARED", REPOSITORY.parent / "shared"))
 def _shared(name: str) -> Path:
     folder = SHARED / name
     if not folder.is_dir():
-        pytest.skip(f"needs {name}/ of the project's shared folder (set BOXDEPTH_SHARED to have it)")
+        pytest.skip(
+            f"needs {name}/ of the project's shared folder (set BOXDEPTH_SHARED to have it)"
+        )
     return folder
 
 

@@ -188,7 +188,9 @@ def scenes_tiny() -> RunConfig:
     )
 
 
-PRESETS: dict[str, Callable[[], RunConfig]] = {
+Preset = Callable[[], RunConfig]
+
+PRESETS: dict[str, Preset] = {
     preset.__name__: preset
     for preset in (
         scenes_tiny,

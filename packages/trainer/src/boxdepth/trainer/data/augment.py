@@ -95,16 +95,6 @@ def transform_boxes(
     return np.clip(moved, 0, [width, height, width, height]).astype(np.float32)
 
 
-def box_centers(boxes_xyxy: Float32[np.ndarray, "n 4"]) -> Float32[np.ndarray, "n 2"]:
-    """(x, y) centroid of each rasterised box: rows int(y1)..int(y2 + 1) - 1, columns alike.
-
-    Up to half a pixel off the box's own centre, enough to change FCOS labels; BoxInst does so.
-    """
-    low = boxes_xyxy[:, :2].astype(np.int64)
-    high = (boxes_xyxy[:, 2:] + 1).astype(np.int64) - 1
-    return ((low + high) / 2).astype(np.float32)
-
-
 def sample_mask(
     mask: Bool[np.ndarray, "h w"], geometry: Geometry, *, stride: int
 ) -> Bool[np.ndarray, "hm wm"]:

@@ -14,7 +14,6 @@ from pycocotools import mask as coco_mask
 from boxdepth.depthgen.store import Boxes, DataError, Store, open_store
 from boxdepth.trainer.data.augment import (
     Geometry,
-    box_centers,
     draw_geometry,
     mask_center,
     sample_mask,
@@ -22,6 +21,7 @@ from boxdepth.trainer.data.augment import (
     transform_image,
     transform_inverse_depth,
 )
+from boxdepth.trainer.geometry.boxes import raster_centers
 from boxdepth.trainer.structures import MASK_STRIDE, Sample
 
 Supervision = Literal["boxes", "masks", "mixed"]
@@ -152,7 +152,7 @@ class TrainingSet:
         boxes_xyxy: Float32[np.ndarray, "u 4"],
         geometry: Geometry,
     ) -> "_MaskSupervision":
-        centers = box_centers(boxes_xyxy)
+        centers = raster_centers(torch.from_numpy(boxes_xyxy)).numpy()
         has_mask = np.zeros(len(boxes_xyxy), dtype=bool)
         if self.options.supervision == "boxes":
             return _MaskSupervision(masks=None, has_mask=has_mask, centers_xy=centers)

@@ -148,7 +148,7 @@ def find_checkpoint(path: Path) -> Path:
     for name in (BEST, LATEST):
         pointer = path / name
         if pointer.is_file():
-            folder = path / "checkpoints" / pointer.read_text().strip()
+            folder = path / "checkpoints" / pointer.read_text().split()[0]
             if (folder / MODEL).is_file():
                 return folder
     found = sorted((path / "checkpoints").glob("step-*")) if path.is_dir() else []
@@ -180,7 +180,7 @@ def prune(root: Path, *, keep: int) -> None:
     for leftover in root.glob(".step-*.partial"):
         shutil.rmtree(leftover, ignore_errors=True)
     pointer = root.parent / BEST
-    best = pointer.read_text().strip() if pointer.is_file() else ""
+    best = pointer.read_text().split()[0] if pointer.is_file() else ""
     for folder in sorted(root.glob("step-*"))[:-keep]:
         if folder.name != best:
             shutil.rmtree(folder, ignore_errors=True)

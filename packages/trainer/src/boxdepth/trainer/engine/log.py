@@ -5,7 +5,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self, final
+from typing import Any, final
 
 
 @final
@@ -18,10 +18,8 @@ class MetricsWriter:
         self._file = self._path.open("a", encoding="utf-8")
         self._board = _tensorboard(folder, start) if tensorboard else None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
+    def close(self) -> None:
+        """To disk, and done."""
         self._file.close()
         if self._board is not None:
             self._board.close()
@@ -34,10 +32,6 @@ class MetricsWriter:
         if self._board is not None:
             for name, value in numbers.items():
                 self._board.add_scalar(name, value, step)
-
-    def sync(self) -> None:
-        """To disk, before a checkpoint that counts on these lines."""
-        os.fsync(self._file.fileno())
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

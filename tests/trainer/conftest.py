@@ -1,0 +1,115 @@
+"""Small stores and small runs for the trainer's tests."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from boxdepth.depthgen.store import Category, ImageRecord, Store, open_store, write_store
+
+
+class MakeStore(Protocol):
+    """Write a store of noisy images of the given sizes and open it."""
+
+    def __call__(
+        self,
+        name: str = "train",
+        *,
+        sizes: list[tuple[int, int]] = ...,
+        boxes: Callable[[int, int, int], np.ndarray] = ...,
+        crowd: Callable[[int], np.ndarray] | None = None,
+        masks: bool = False,
+        depth: Callable[[int], np.ndarray | None] = ...,
+    ) -> Store: ...
+
+
+def two_boxes(index: int, height: int, width: int) -> np.ndarray:
+    """Two boxes an image, different in each."""
+    random = np.random.default_rng([7, index])
+    corner = random.uniform(0, 0.3, (2, 2)) * [width, height]
+    extent = random.uniform(0.3, 0.6, (2, 2)) * [width, height]
+    return np.concatenate([corner, corner + extent], axis=1).astype(np.float32)
+
+
+def ramp(index: int) -> np.ndarray:
+    """Nearer at the bottom, and a little different in each image."""
+    rows = np.linspace(0, 1, 24, dtype=np.float32)[:, None] ** (1 + 0.1 * index)
+    return np.broadcast_to(rows, (24, 32)).copy()
+
+
+@pytest.fixture
+def make_store(tmp_path: Path) -> MakeStore:
+    """The writer of small stores, in the test's own folder."""
+
+    def make(
+        name: str = "train",
+        *,
+        sizes: list[tuple[int, int]] | None = None,
+        boxes: Callable[[int, int, int], np.ndarray] = two_boxes,
+        crowd: Callable[[int], np.ndarray] | None = None,
+        masks: bool = False,
+        depth: Callable[[int], np.ndarray | None] = ramp,
+    ) -> Store:
+        sizes = sizes or [(64, 96)] * 6
+        records, images = [], []
+        for index, (height, width) in enumerate(sizes):
+            images.append(_png(index, height, width))
+            records.append(_record(index, height, width, boxes(index, height, width), crowd))
+        path = write_store(
+            tmp_path / f"{name}.zarr",
+            records,
+            images=images,
+            depth=[depth(index) for index in range(len(sizes))],
+            categories=[Category(id=3, name="cup"), Category(id=9, name="bowl")],
+            masks=masks,
+            unit=4,
+        )
+        return open_store(path)
+
+    return make
+
+
+def _png(index: int, height: int, width: int) -> bytes:
+    random = np.random.default_rng([8, index])
+    pixels = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _record(
+    index: int,
+    height: int,
+    width: int,
+    boxes_xyxy: np.ndarray,
+    crowd: Callable[[int], np.ndarray] | None,
+) -> ImageRecord:
+    count = len(boxes_xyxy)
+    return ImageRecord(
+        id=1000 + index,
+        name=f"{index:04d}.png",
+        path=None,
+        height=height,
+        width=width,
+        boxes_xyxy=boxes_xyxy.reshape(-1, 4),
+        labels=np.arange(count, dtype=np.int64) % 2,
+        box_ids=100 * (index + 1) + np.arange(count, dtype=np.int64),
+        crowd=np.zeros(count, bool) if crowd is None else crowd(index),
+        areas=np.full(count, 10.0, np.float32),
+        masks=tuple(_disc(height, width, box) for box in boxes_xyxy),
+    )
+
+
+def _disc(height: int, width: int, box: np.ndarray) -> dict[str, object]:
+    """The ellipse inside a box as a run-length mask."""
+    y, x = np.mgrid[0:height, 0:width]
+    cx, cy = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    rx, ry = max((box[2] - box[0]) / 2, 0.5), max((box[3] - box[1]) / 2, 0.5)
+    inside = ((x + 0.5 - cx) / rx) ** 2 + ((y + 0.5 - cy) / ry) ** 2 <= 1
+    rle = coco_mask.encode(np.asfortranarray(inside.astype(np.uint8)))
+    return {"size": [height, width], "counts": rle["counts"].decode("ascii")}
