@@ -9,7 +9,6 @@ from pycocotools.cocoeval import COCOeval
 
 from boxdepth.evaluate.coco_ap.documents import (
     Document,
-    image_records,
     prediction_document,
     truth_document,
 )
@@ -23,12 +22,9 @@ def evaluate_with_pycocotools(
     """Precision and recall of every class, by pycocotools."""
     if iou_type == "boundary":
         raise UsageError("pycocotools has no boundary AP. Use --backend fast.")
-    images = image_records(truth, np.arange(len(truth.image_ids)))
-    everything = np.arange(len(truth)), np.arange(len(predictions))
-    expected = truth_document(truth, rows=everything[0], iou_type=iou_type, images=images)
-    found = prediction_document(
-        truth, predictions, rows=everything[1], iou_type=iou_type, images=images
-    )
+    images = np.arange(len(truth.image_ids))
+    expected = truth_document(truth, iou_type=iou_type, images=images)
+    found = prediction_document(predictions, truth, iou_type=iou_type, images=images)
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = COCOeval(_coco(expected), _coco(found), iou_type)
         evaluation.evaluate()

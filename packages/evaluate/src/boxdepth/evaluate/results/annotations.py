@@ -1,7 +1,7 @@
 """COCO ground truth as checked columns."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -52,11 +52,25 @@ class GroundTruth:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def take(self, rows: Int64[np.ndarray, " m"]) -> "GroundTruth":
+        """The same images and categories with annotations `rows` alone."""
+        columns = ("ids", "image_index", "category_index", "boxes_xywh", "areas", "crowd")
+        chosen = {column: getattr(self, column)[rows] for column in columns}
+        return replace(self, **chosen, masks=self.masks.take(rows))
+
 
 def read_annotations(
-    annotations: Path | dict[str, Any], *, limits: JsonLimits = JsonLimits()
+    annotations: Path | dict[str, Any],
+    *,
+    with_masks: bool = True,
+    limits: JsonLimits = JsonLimits(),
 ) -> GroundTruth:
     """Read and check a COCO annotation file.
+
+    Args:
+        annotations: the file, or its document (which is left as it is).
+        with_masks: read segmentations even where there are boxes.
+        limits: how large a file may be.
 
     Raises:
         DataError: names every fault that would change the score, with record and cure.
@@ -70,7 +84,7 @@ def read_annotations(
     images = _Images.read(tables["images"], problems)
     categories = _Categories.read(tables["categories"], problems)
     problems.raise_if_any()
-    truth = _read_objects(source, tables["annotations"], images, categories, problems)
+    truth = _read_objects(source, tables["annotations"], images, categories, with_masks, problems)
     problems.raise_if_any()
     return truth
 
@@ -148,6 +162,7 @@ def _read_objects(
     raw: list[object],
     images: _Images,
     categories: _Categories,
+    with_masks: bool,
     problems: Problems,
 ) -> GroundTruth:
     rows = records.only_objects(raw, name=lambda i: f"annotations[{i}]", problems=problems)
@@ -167,11 +182,15 @@ def _read_objects(
         problems.add(name(index), f"area is {areas[index]:g}, expected at least 0")
     problems.raise_if_any()
     sizes = images.sizes[image_index].reshape(-1, 2)
-    segmentations = [row.get("segmentation") for row in rows]
+    wanted = with_masks | ~has_box
+    segmentations = [
+        row.get("segmentation") if is_wanted else None
+        for row, is_wanted in zip(rows, wanted.tolist(), strict=True)
+    ]
     masks = read_masks(segmentations, sizes, name=name, problems=problems)
     for index in np.flatnonzero(~has_box & ~masks.present).tolist():
         problems.add(name(index), "has neither bbox nor segmentation")
-    boxes = np.where(has_box[:, None], boxes, masks.boxes_xywh)
+    boxes = _filled(boxes, has_box, masks)
     notes = _notes(has_box, has_area, rows, boxes, sizes)
     computed = np.where(masks.present, masks.areas, boxes[:, 2] * boxes[:, 3])
     order = np.argsort(ids, kind="stable")
@@ -211,6 +230,10 @@ def _crowd(rows: Sequence[records.Record], name: Any, problems: Problems) -> Boo
         if type(value) not in (int, bool) or value not in (0, 1):
             problems.add(name(index), f"iscrowd is {quoted(value)}, expected 0 or 1")
     return np.array([value == 1 for value in column], dtype=bool)
+
+
+def _filled(boxes: np.ndarray, has_box: np.ndarray, masks: MaskTable) -> np.ndarray:
+    return boxes if has_box.all() else np.where(has_box[:, None], boxes, masks.boxes_xywh())
 
 
 def _notes(

@@ -19,6 +19,7 @@ from boxdepth.evaluate.results.problems import DataError, quoted
 _STRUCTURE = b'"{}[]:,'
 _NOT_STRUCTURE = bytes(set(range(256)) - set(_STRUCTURE))
 # What CPython holds for one container and for one number or string, on average (measured).
+_CONTAINERS = (dict, list)
 _BYTES_PER_CONTAINER, _BYTES_PER_VALUE = 120, 40
 
 
@@ -129,14 +130,14 @@ def load_json(path: Path, *, limits: JsonLimits = JsonLimits()) -> object:
     return parse(read_text(path, limits), name=str(path), limits=limits)
 
 
-def split_array(text: bytes, *, name: str, piece: int = 8 * 1024**2) -> Iterator[bytes]:
+def split_array(text: bytes, *, name: str, piece: int = 2 * 1024**2) -> Iterator[bytes]:
     """A top-level array of objects as pieces `[{...},...]` of about `piece` bytes each.
 
     Cuts only between two elements: at a comma outside strings with nothing but the outermost
     bracket open. A text this cannot cut comes out whole, for the parser to say what is wrong.
     """
     start, end = 1, len(text) - 1
-    if text[:1] != b"[" or text[-1:] != b"]":
+    if text[:1] != b"[" or text[-1:] != b"]" or end - start <= piece:
         yield text
         return
     while start < end:
@@ -157,17 +158,16 @@ def split_array(text: bytes, *, name: str, piece: int = 8 * 1024**2) -> Iterator
 
 
 def count_keys(value: object) -> int:
-    """Key-value pairs in a parsed document, at every depth."""
-    total, stack = 0, [value]
-    while stack:
-        item = stack.pop()
-        if type(item) is dict:
-            total += len(item)
-            stack.extend(v for v in item.values() if type(v) in (dict, list))
-        elif type(item) is list and item and type(item[0]) in (dict, list):
-            stack.extend(item)
-        elif type(item) is list:
-            stack.extend(v for v in item if type(v) in (dict, list))
+    """Key-value pairs in a parsed document, at every depth, level by level."""
+    total, level = 0, [value]
+    while level:
+        objects = [item for item in level if type(item) is dict]
+        total += sum(map(len, objects))
+        inner = [v for item in objects for v in item.values() if type(v) in _CONTAINERS]
+        for item in level:
+            if type(item) is list:
+                inner.extend(v for v in item if type(v) in _CONTAINERS)
+        level = inner
     return total
 
 

@@ -6,7 +6,8 @@ everybody else receives canonical run-length strings of known size.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from faster_coco_eval.core import mask as mask_api
@@ -18,6 +19,8 @@ from boxdepth.evaluate.results.problems import Problems, quoted
 # A polygon may leave its image by this many image sizes, and be this many half-perimeters long:
 # beyond it, rasterising costs seconds (1e8 pixels: more than 15 s) and means nothing.
 _FAR, _LONG = 4.0, 100.0
+# Masks decoded together: enough to fill NumPy's loops, few enough to stay in cache.
+_ROWS_AT_ONCE = 2048
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,49 +31,74 @@ class MaskTable:
         sizes: (height, width) of the image each mask belongs to, in pixels.
         strings: canonical compressed run lengths of all masks, joined.
         offsets: where each mask's string begins and ends; equal where there is no mask.
-        areas: object pixels.
-        boxes_xywh: tight boxes in pixels, zeros for an empty mask.
+        areas: object pixels, 0 where there is no mask.
     """
 
     sizes: Int64[np.ndarray, "n 2"]
     strings: bytes
     offsets: Int64[np.ndarray, " n+1"]
     areas: Float64[np.ndarray, " n"]
-    boxes_xywh: Float64[np.ndarray, "n 4"]
 
     @property
     def present(self) -> Bool[np.ndarray, " n"]:
         """Which objects have a mask (an all-background mask is one)."""
         return np.diff(self.offsets) > 0
 
+    def string(self, index: int) -> bytes:
+        """Mask `index` as compressed run lengths."""
+        return self.strings[self.offsets[index] : self.offsets[index + 1]]
+
     def rle(self, index: int) -> dict[str, object]:
         """Mask `index` as COCO's `{"size": [height, width], "counts": bytes}`."""
-        counts = self.strings[self.offsets[index] : self.offsets[index + 1]]
-        return {"size": self.sizes[index].tolist(), "counts": counts}
+        return {"size": self.sizes[index].tolist(), "counts": self.string(index)}
+
+    def rles(self) -> list[dict[str, object]]:
+        """All masks as `rle` gives them; an all-background one where there is none."""
+        cuts = self.offsets.tolist()
+        blank = {
+            size: rle.encode([size[0] * size[1]]) for size in set(map(tuple, self.sizes.tolist()))
+        }
+        return [
+            {"size": size, "counts": self.strings[begin:end] or blank[tuple(size)]}
+            for size, begin, end in zip(self.sizes.tolist(), cuts, cuts[1:], strict=False)
+        ]
 
     def pixels(self, index: int) -> Bool[np.ndarray, "h w"]:
         """Mask `index` as pixels."""
-        counts = self.strings[self.offsets[index] : self.offsets[index + 1]]
-        data = np.frombuffer(counts, dtype=np.uint8)
-        runs = rle.decode_strings(data, np.array([len(data)], dtype=np.int64))
+        data = np.frombuffer(self.string(index), dtype=np.uint8)
+        runs = rle.decode_strings(data, np.array([len(data)]))
         height, width = self.sizes[index].tolist()
-        return rle.to_mask(runs.lengths, height, width)
+        return rle.to_mask(runs.lengths(0), height, width)
+
+    def boxes_xywh(self) -> Float64[np.ndarray, "n 4"]:
+        """Tight boxes in pixels; zeros where the mask is empty or absent."""
+        boxes = np.zeros((len(self.areas), 4))
+        there = np.flatnonzero(self.present)
+        for begin in range(0, len(there), _ROWS_AT_ONCE):
+            rows = there[begin : begin + _ROWS_AT_ONCE]
+            part = self.take(rows)
+            data = np.frombuffer(part.strings, dtype=np.uint8)
+            runs = rle.decode_strings(data, np.diff(part.offsets))
+            boxes[rows] = rle.bounding_boxes(runs, part.sizes[:, 0])
+        return boxes
+
+    def only(self, kept: Bool[np.ndarray, " n"]) -> "MaskTable":
+        """The same table, areas included, without the strings of the other masks."""
+        lengths = np.where(kept, np.diff(self.offsets), 0)
+        strings = self.take(np.flatnonzero(kept)).strings
+        offsets = np.concatenate(([0], np.cumsum(lengths)))
+        return replace(self, strings=strings, offsets=offsets)
 
     def take(self, order: Int64[np.ndarray, " m"]) -> "MaskTable":
         """The masks of objects `order`, in that order."""
         lengths = np.diff(self.offsets)[order]
-        begin = self.offsets[:-1][order]
-        if len(order) == len(self.areas) and (order == np.arange(len(order))).all():
-            return self
-        data = np.frombuffer(self.strings, dtype=np.uint8)
-        group, place = rle.segments(lengths)
-        offsets = np.concatenate(([0], np.cumsum(lengths)))
+        begin, end = self.offsets[order].tolist(), self.offsets[order + 1].tolist()
+        pieces = [self.strings[a:b] for a, b in zip(begin, end, strict=True)]
         return MaskTable(
             sizes=self.sizes[order],
-            strings=data[begin[group] + place].tobytes(),
-            offsets=offsets,
+            strings=b"".join(pieces),
+            offsets=np.concatenate(([0], np.cumsum(lengths))),
             areas=self.areas[order],
-            boxes_xywh=self.boxes_xywh[order],
         )
 
 
@@ -82,7 +110,6 @@ def concatenate(tables: Sequence[MaskTable]) -> MaskTable:
         strings=b"".join(table.strings for table in tables),
         offsets=np.concatenate(([0], np.cumsum(lengths))),
         areas=np.concatenate([table.areas for table in tables]),
-        boxes_xywh=np.concatenate([table.boxes_xywh for table in tables]),
     )
 
 
@@ -114,24 +141,26 @@ def read_masks(
 
 
 class _Reader:
-    """Collects strings and run lengths of one column, then checks them all at once."""
+    """Collects the strings of one column, then checks them all at once."""
 
     def __init__(
         self, *, sizes: np.ndarray, name: Callable[[int], str], problems: Problems
     ) -> None:
         self.sizes, self.name, self.problems = sizes, name, problems
-        self.size_pairs = [tuple(size) for size in sizes.tolist()]
+        self.size_pairs: list[list[int]] = sizes.tolist()
         self.strings: list[bytes] = []
-        self.string_owner: list[int] = []
-        self.plain: list[list[int]] = []
-        self.plain_owner: list[int] = []
+        self.owners: list[int] = []
 
     def fail(self, index: int, what: str) -> None:
         self.problems.add(self.name(index), what)
 
-    def run_lengths(self, index: int, segmentation: dict[object, object]) -> None:
+    def keep(self, index: int, string: bytes) -> None:
+        self.strings.append(string)
+        self.owners.append(index)
+
+    def run_lengths(self, index: int, segmentation: dict[Any, Any]) -> None:
         size, counts = segmentation.get("size"), segmentation.get("counts")
-        if not (isinstance(size, list) and tuple(size) == self.size_pairs[index]):
+        if size != self.size_pairs[index]:
             height, width = self.size_pairs[index]
             self.fail(
                 index,
@@ -139,24 +168,19 @@ class _Reader:
                 "Save masks at the original image size",
             )
         elif isinstance(counts, str) and counts.isascii():
-            self.strings.append(counts.encode("ascii"))
-            self.string_owner.append(index)
+            self.keep(index, counts.encode("ascii"))
         elif isinstance(counts, bytes):
-            self.strings.append(counts)
-            self.string_owner.append(index)
+            self.keep(index, counts)
         elif isinstance(counts, list) and all(type(run) is int for run in counts):
-            self._plain(index, counts)
+            self.plain(index, counts)
         else:
             self.fail(index, f"RLE counts are {quoted(counts)}, expected a string or whole numbers")
 
-    def _plain(self, index: int, counts: list[int]) -> None:
-        if all(0 <= run <= rle.MAX_PIXELS for run in counts):
-            self.plain.append(counts)
-            self.plain_owner.append(index)
+    def plain(self, index: int, counts: list[int]) -> None:
+        if counts and min(counts) >= 0 and max(counts) <= rle.MAX_PIXELS:
+            self.keep(index, rle.encode(counts))
         else:
-            self.fail(
-                index, f"RLE counts hold {min(counts)} to {max(counts)}, expected run lengths"
-            )
+            self.fail(index, f"RLE counts are {quoted(counts)}, expected run lengths of at least 0")
 
     def polygons(self, index: int, polygons: list[object]) -> None:
         height, width = self.size_pairs[index]
@@ -165,50 +189,43 @@ class _Reader:
             self.fail(index, wrong)
             return
         merged = mask_api.merge(mask_api.frPyObjects(polygons, height, width))
-        self.strings.append(bytes(merged["counts"]))
-        self.string_owner.append(index)
+        self.keep(index, bytes(merged["counts"]))
 
     def finish(self) -> MaskTable:
-        from_strings = self._checked_strings()
-        counts = np.array([len(runs) for runs in self.plain], dtype=np.int64)
-        flat = [run for runs in self.plain for run in runs]
-        from_plain = rle.Runs(lengths=np.array(flat, dtype=np.int64), counts=counts)
-        runs = rle.Runs(
-            lengths=np.concatenate((from_strings.lengths, from_plain.lengths)),
-            counts=np.concatenate((from_strings.counts, counts)),
-        )
-        owner = np.array(self.string_owner + self.plain_owner, dtype=np.int64)
-        return self._table(runs, owner)
+        areas = np.zeros(len(self.sizes))
+        lengths = np.zeros(len(self.sizes), dtype=np.int64)
+        strings: list[bytes] = []
+        for begin in range(0, len(self.strings), _ROWS_AT_ONCE):
+            stop = begin + _ROWS_AT_ONCE
+            owners = np.array(self.owners[begin:stop], dtype=np.int64)
+            checked, kept, area = self._check(self.strings[begin:stop], owners)
+            areas[kept] = area
+            lengths[kept] = [len(string) for string in checked]
+            strings.extend(checked)
+        offsets = np.concatenate(([0], np.cumsum(lengths)))
+        return MaskTable(sizes=self.sizes, strings=b"".join(strings), offsets=offsets, areas=areas)
 
-    def _checked_strings(self) -> rle.Runs:
-        lengths = np.array([len(string) for string in self.strings], dtype=np.int64)
-        data = np.frombuffer(b"".join(self.strings), dtype=np.uint8)
+    def _check(
+        self, strings: list[bytes], owners: np.ndarray
+    ) -> tuple[list[bytes], np.ndarray, np.ndarray]:
+        lengths = np.array([len(string) for string in strings], dtype=np.int64)
+        data = np.frombuffer(b"".join(strings), dtype=np.uint8)
         good = rle.well_formed(data, lengths)
         for row in np.flatnonzero(~good).tolist():
-            shown = quoted(self.strings[row])
-            self.fail(self.string_owner[row], f"RLE counts {shown} are not COCO's compressed form")
+            shown = quoted(strings[row])
+            self.fail(int(owners[row]), f"RLE counts {shown} are not COCO's compressed form")
         if not good.all():
-            data = data[np.repeat(good, lengths)]
-            lengths = lengths[good]
-            self.string_owner = np.array(self.string_owner)[good].tolist()
-        return rle.decode_strings(data, lengths)
-
-    def _table(self, runs: rle.Runs, owner: np.ndarray) -> MaskTable:
-        pixels = self.sizes[owner].prod(axis=1)
+            strings = [string for string, is_good in zip(strings, good, strict=True) if is_good]
+            data, lengths, owners = data[np.repeat(good, lengths)], lengths[good], owners[good]
+        runs = rle.decode_strings(data, lengths)
+        pixels = self.sizes[owners].prod(axis=1)
         good = rle.fills(runs, pixels)
         for row in np.flatnonzero(~good).tolist():
-            begin = int(runs.starts[row])
-            lengths = runs.lengths[begin : begin + int(runs.counts[row])]
-            self.fail(
-                int(owner[row]),
-                f"RLE runs sum to {int(lengths.sum())} (smallest {int(lengths.min(initial=0))}), "
-                f"expected {int(pixels[row])} = height x width, none negative",
-            )
-        runs = rle.Runs(
-            lengths=runs.lengths[np.repeat(good, runs.counts)], counts=runs.counts[good]
-        )
-        order = np.argsort(owner[good], kind="stable")
-        return _measured(_reordered(rle.canonical(runs), order), owner[good][order], self.sizes)
+            self.fail(int(owners[row]), _misses(runs.lengths(row), int(pixels[row])))
+        for row in rle.not_canonical(runs).tolist():
+            strings[row] = rle.encode(rle.merge_empty(runs.lengths(row).tolist()))
+        kept = [string for string, is_good in zip(strings, good, strict=True) if is_good]
+        return kept, owners[good], rle.areas(runs)[good].astype(np.float64)
 
 
 def polygon_fault(polygon: object, height: int, width: int) -> str | None:
@@ -230,27 +247,8 @@ def polygon_fault(polygon: object, height: int, width: int) -> str | None:
     return None
 
 
-def _reordered(runs: rle.Runs, order: np.ndarray) -> rle.Runs:
-    if (order == np.arange(len(order))).all():
-        return runs
-    group, place = rle.segments(runs.counts[order])
-    return rle.Runs(
-        lengths=runs.lengths[runs.starts[order][group] + place], counts=runs.counts[order]
-    )
-
-
-def _measured(runs: rle.Runs, owner: np.ndarray, sizes: np.ndarray) -> MaskTable:
-    data, string_lengths = rle.encode_strings(runs)
-    lengths = np.zeros(len(sizes), dtype=np.int64)
-    lengths[owner] = string_lengths
-    areas = np.zeros(len(sizes))
-    areas[owner] = rle.areas(runs)
-    boxes = np.zeros((len(sizes), 4))
-    boxes[owner] = rle.bounding_boxes(runs, sizes[owner, 0])
-    return MaskTable(
-        sizes=sizes,
-        strings=data.tobytes(),
-        offsets=np.concatenate(([0], np.cumsum(lengths))),
-        areas=areas,
-        boxes_xywh=boxes,
+def _misses(lengths: np.ndarray, pixels: int) -> str:
+    return (
+        f"RLE runs sum to {int(lengths.sum())} (smallest {int(lengths.min())}), "
+        f"expected {pixels} = height x width, none negative"
     )
