@@ -1,6 +1,7 @@
 """The only place that sees configuration and parts: reads the one, wires the other."""
 
 from boxdepth.trainer import config
+from boxdepth.trainer.criterion import LossSpec
 from boxdepth.trainer.model.backbone import Backbone, build_backbone
 from boxdepth.trainer.model.condinst import CondInst, make_controller
 from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec
@@ -52,6 +53,40 @@ def build_model(model: config.Model) -> CondInst:
         pixel_mean=model.backbone.pixel_mean,
         pixel_std=model.backbone.pixel_std,
         bgr=model.backbone.bgr,
+    )
+
+
+def loss_spec(run: config.RunConfig) -> LossSpec:
+    """Weights, warm-ups and choices of the loss terms of a run.
+
+    A term that the run's supervision or model has no use for gets weight 0.
+    """
+    losses, distillation = run.losses, run.distillation
+    distils = distillation.method != "off"
+    box_teacher = distillation.method == "box_teacher"
+    return LossSpec(
+        supervision=run.data.supervision,
+        classification=losses.classification,
+        box=losses.box,
+        quality=losses.quality,
+        semantic=losses.semantic if run.model.mask_branch.semantic_loss else 0.0,
+        mask=losses.mask,
+        projection=losses.projection,
+        color=losses.color,
+        depth=losses.depth if run.model.mask_head.depth != "off" else 0.0,
+        consistency=losses.consistency,
+        pseudo_mask=distillation.gamma if distils else 0.0,
+        mask_affinity=distillation.mask_affinity if distils else 0.0,
+        quality_target=run.model.fcos.quality,
+        box_loss=losses.box_loss,
+        class_normalizer=losses.class_normalizer,
+        warmup_iterations=losses.warmup_iterations,
+        consistency_warmup=losses.consistency_warmup,
+        consistency_region=losses.consistency_region,
+        depth_reduction=losses.depth_reduction,
+        pseudo_warmup_start=distillation.start if box_teacher else None,
+        kernel_size=losses.pairs.kernel_size,
+        dilation=losses.pairs.dilation,
     )
 
 

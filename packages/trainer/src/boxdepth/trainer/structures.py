@@ -7,7 +7,6 @@ of one image, ``m`` boxes of a batch, ``r`` locations of a batch (order: level, 
 """
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Self
 
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
@@ -70,7 +69,7 @@ class Batch:
     image_ids: tuple[int, ...]
     original_sizes: tuple[tuple[int, int], ...]
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
         """The same batch with every tensor on ``device``."""
         moved = {
             f.name: value.to(device, non_blocking=non_blocking)
@@ -166,8 +165,8 @@ class LossTerms:
 
     def total(self) -> Float[Tensor, ""]:
         """Sum of the weighted terms.  A factor of 0 leaves its term out of the graph's sum."""
-        terms = [self.factors[name] * value for name, value in self.values.items()]
-        return torch.stack(terms).sum()
+        active = {name: factor for name, factor in self.factors.items() if factor}
+        return torch.stack([factor * self.values[name] for name, factor in active.items()]).sum()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 def cell_locations(
     shape: tuple[int, int], *, stride: int, device: torch.device | None = None
 ) -> Float[Tensor, "l 2"]:
-    """(x, y) in input pixels of the cells of one level, row by row: stride * index + stride // 2."""
+    """(x, y) in input pixels of one level's cells, row by row: stride * index + stride // 2."""
     y, x = (torch.arange(cells, device=device) * stride + stride // 2 for cells in shape)
     grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
     return torch.stack([grid_x, grid_y], dim=-1).flatten(0, 1).float()

@@ -1,4 +1,7 @@
-"""Resizing of maps: aligned bilinear upsampling, pooling to the mask grid."""
+"""Resizing of maps: aligned bilinear upsampling, pooling, masks back to their image."""
+
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -49,3 +52,57 @@ def pooled(maps: Float[Tensor, "b c h w"], stride: int) -> Float[Tensor, "b c hm
 def subsampled(maps: Tensor, stride: int) -> Tensor:
     """Every pixel (stride i + stride // 2, stride j + stride // 2) of the last two axes."""
     return maps[..., stride // 2 :: stride, stride // 2 :: stride]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinearResize:
+    """A resize of one axis as a banded matrix: every output reads a few neighbouring inputs."""
+
+    weights: Float[Tensor, "out in"]
+    first: tuple[int, ...]
+    """First input that each output reads; ascending."""
+    end: tuple[int, ...]
+    """Last input that each output reads, plus 1; ascending."""
+
+    def to(self, device: torch.device) -> "LinearResize":
+        """The same resize on another device."""
+        return replace(self, weights=self.weights.to(device))
+
+    def reached(self, start: int, end: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """(outputs that read an input of start..end, inputs that those read), as ranges."""
+        if end <= start:
+            return (0, 0), (0, 0)
+        low = bisect_right(self.end, start)
+        high = bisect_left(self.first, end)
+        if high <= low:
+            return (0, 0), (0, 0)
+        return (low, high), (self.first[low], self.end[high - 1])
+
+
+def mask_to_image(cells: int, *, stride: int, size: int, new_size: int) -> LinearResize:
+    """Mask grid -> original image along one axis (condinst.md 5).
+
+    Aligned bilinear by ``stride``, cut to the unpadded input's ``size``, then bilinear with half
+    pixel centres to ``new_size``: the product of two matrices of two entries a row.
+    """
+    fine = torch.arange(size, dtype=torch.float64)
+    aligned = _linear((fine - stride // 2) / stride, cells)
+    pixel = torch.arange(new_size, dtype=torch.float64)
+    weights = _linear((pixel + 0.5) * (size / new_size) - 0.5, size) @ aligned
+    used = weights > 0
+    first = used.to(torch.uint8).argmax(dim=1)
+    end = cells - used.flip(1).to(torch.uint8).argmax(dim=1)
+    return LinearResize(
+        weights=weights.float(), first=tuple(first.tolist()), end=tuple(end.tolist())
+    )
+
+
+def _linear(positions: Float[Tensor, " out"], size: int) -> Float[Tensor, "out size"]:
+    """Linear interpolation at positions in input cells, clamped to the input."""
+    positions = positions.clamp(0, size - 1)
+    left = positions.floor().long()
+    right = (left + 1).clamp(max=size - 1)
+    fraction = (positions - left)[:, None]
+    matrix = positions.new_zeros(len(positions), size)
+    matrix.scatter_add_(1, left[:, None], 1 - fraction)
+    return matrix.scatter_add_(1, right[:, None], fraction)

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterator, Sequence
-from typing import Any, Self
+from typing import Any
 
 import timm
 from jaxtyping import Float
@@ -36,7 +36,7 @@ class Backbone(nn.Module):
             part.requires_grad_(False)
             self._always_eval.append(part.eval())
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> "Backbone":
         """Training mode for all that isn't frozen."""
         super().train(mode)
         for part in self._always_eval:

@@ -1,7 +1,5 @@
 """Modulated deformable convolution (arXiv 1811.11168) as a drop-in for a 3x3."""
 
-from typing import Self
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -29,7 +27,7 @@ class ModulatedDeformConv(nn.Module):
         nn.init.zeros_(self.offset.bias)  # type: ignore[arg-type]
 
     @classmethod
-    def in_place_of(cls, conv: nn.Conv2d) -> Self:
+    def in_place_of(cls, conv: nn.Conv2d) -> "ModulatedDeformConv":
         """The deformable form of a square, ungrouped convolution without bias, with its weights."""
         made = cls(
             conv.in_channels,
@@ -42,7 +40,7 @@ class ModulatedDeformConv(nn.Module):
         return made
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b o hs ws"]:
-        """Sampled at learnt places, in fp32 (torchvision's kernel has no half precision on CPUs)."""
+        """Sampled at learnt places, in fp32: the kernel has no half precision on CPUs."""
         vertical, horizontal, modulation = self.offset(x).float().chunk(3, dim=1)
         out = deform_conv2d(
             x.float(),
