@@ -52,4 +52,5 @@ def normalised_inverse_depth(
     stretched: Float32[np.ndarray, "rows columns"] = (values - low) * (
         np.float32(255) / (high - low)
     )
-    return np.minimum(stretched, np.float32(255), out=stretched)
+    np.minimum(stretched, np.float32(255), out=stretched)
+    return stretched

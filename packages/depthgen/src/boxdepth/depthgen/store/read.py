@@ -103,6 +103,12 @@ class Store:
         return self._manifest.attributes
 
     @property
+    def nbytes(self) -> int:
+        """Recorded bytes of all objects."""
+        units = (self._manifest.dataset, *self._manifest.units)
+        return sum(item.nbytes for unit in units for item in unit.objects.values())
+
+    @property
     def skipped(self) -> dict[int, str]:
         """Images that the run skipped, with the reason, by image id."""
         return {k: reason for unit in self._manifest.units for k, reason in unit.skipped.items()}

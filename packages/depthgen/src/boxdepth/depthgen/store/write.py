@@ -168,10 +168,15 @@ def open_writer(
     records: Sequence[ImageRecord],
     *,
     overwrite: bool = False,
+    rejected: Sequence[str] = (),
 ) -> Iterator[StoreWriter]:
     """Create the store, or take up again one that was started from the same inputs.
 
     What an interrupted run left without a record is removed; sealed units stay.
+
+    Args:
+        overwrite: Start anew, whatever the store holds.
+        rejected: Annotations that were left out while reading; the store remembers them.
 
     Raises:
         StoreBusyError: Another process is writing there.
@@ -187,7 +192,7 @@ def open_writer(
             _check_same_inputs(path, attributes)
         if not _is_sealed(path, DATASET_RECORD):
             _remove_dataset_objects(path)
-            _initialise(path, attributes, records)
+            _initialise(path, attributes, records, rejected)
         writer = StoreWriter(path, attributes, records)
         if writer.pending():
             (path / MANIFEST).unlink(missing_ok=True)
@@ -361,7 +366,12 @@ def _remove_dataset_objects(path: Path) -> None:
         file.unlink()
 
 
-def _initialise(path: Path, attributes: StoreAttributes, records: Sequence[ImageRecord]) -> None:
+def _initialise(
+    path: Path,
+    attributes: StoreAttributes,
+    records: Sequence[ImageRecord],
+    rejected: Sequence[str],
+) -> None:
     store = LocalStore(path)
     group = zarr.create_group(store, attributes=attributes.to_json())
     values = dataset_arrays(list(records), masks=attributes.masks)
@@ -381,7 +391,8 @@ def _initialise(path: Path, attributes: StoreAttributes, records: Sequence[Image
     objects = seal(path, names)
     fsync_folder(path.parent)
     fsync_folder(path / CONTROL)
-    _write_record(path, DATASET_RECORD, {"attributes": attributes.to_json()}, objects)
+    record = {"attributes": attributes.to_json(), "rejected": list(rejected)}
+    _write_record(path, DATASET_RECORD, record, objects)
 
 
 def _create_array(group: zarr.Group, spec: ArraySpec) -> None:

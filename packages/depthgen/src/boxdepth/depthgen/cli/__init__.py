@@ -1,0 +1,5 @@
+"""The command ``depthgen``."""
+
+from boxdepth.depthgen.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,130 @@
+"""``depthgen models``, ``info``, ``verify`` and ``preview``: they change no store."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import Progress
+from rich.table import Table
+
+from boxdepth.depthgen.cli.app import Json, app, console, emit, interactive, say, warn
+from boxdepth.depthgen.cli.progress import show_progress
+
+_GATE_NOT_MET = 4
+
+StoreArgument = Annotated[Path, typer.Argument(help="Folder of a store.")]
+
+
+@app.command(epilog="Example: [bold]depthgen models --json[/]")
+def models(json: Json = False) -> None:
+    """List the depth models that have a name, with their licences."""
+    from boxdepth.depthgen.models import MODELS, is_here
+
+    rows = [asdict(entry) | {"here": is_here(entry)} for entry in MODELS]
+    if json:
+        emit({"models": rows})
+        return
+    table = Table(box=None, pad_edge=False)
+    for title in ("name", "hub id", "millions", "licence", "output", "here", "note"):
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        licence = row["licence"] if row["commercial"] else f"{row['licence']} (!)"
+        output = f"{row['kind']}, {row['sign']}".replace("_", " ")
+        table.add_row(
+            row["name"],
+            row["hub_id"] or "part of this package",
+            f"{row['parameters']:g}",
+            licence,
+            output,
+            "yes" if row["here"] else "no",
+            row["note"],
+        )
+    console.print(table)
+    say("(!) forbids commercial use: needs --allow-noncommercial")
+
+
+@app.command(epilog="Example: [bold]depthgen info stores/coco-train2017.zarr[/]")
+def info(store: StoreArgument, json: Json = False) -> None:
+    """Say what a store holds and where it is from."""
+    from boxdepth.depthgen.store import open_store
+    from boxdepth.depthgen.summary import summarise_store
+
+    facts = summarise_store(open_store(store))
+    if json:
+        emit(facts)
+        return
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in _flat(facts):
+        table.add_row(name, value)
+    console.print(table)
+
+
+@app.command(epilog="Example: [bold]depthgen verify stores/coco-train2017.zarr --deep[/]")
+def verify(
+    store: StoreArgument,
+    deep: Annotated[bool, typer.Option("--deep", help="Hash every byte.")] = False,
+    json: Json = False,
+) -> None:
+    """Check every object of a store against its record; exit 4 if one is damaged."""
+    from boxdepth.depthgen.store import verify_store
+    from boxdepth.depthgen.store.read import CURE
+
+    with Progress(console=console, disable=not (deep and interactive())) as bar:
+        task = bar.add_task("verify", total=None)
+        found = verify_store(
+            store, deep=deep, progress=lambda nbytes: bar.update(task, advance=nbytes)
+        )
+    for problem in found.problems:
+        say(f"damaged: {problem}", style="red")
+    if found.problems:
+        say(CURE)
+    if found.extra:
+        warn(f"{len(found.extra)} files that no record names, such as {found.extra[0]}")
+    if not found.problems:
+        how = "hashed" if deep else "of the recorded size (--deep hashes them)"
+        say(f"{store}: all {found.objects} objects, {found.nbytes / 1e6:,.1f} MB, {how}")
+    if json:
+        emit({"store": str(store), "deep": deep} | asdict(found) | {"ok": not found.problems})
+    if found.problems:
+        raise typer.Exit(_GATE_NOT_MET)
+
+
+@app.command(epilog="Example: [bold]depthgen preview stores/coco-train2017.zarr --out pictures[/]")
+def preview(
+    store: StoreArgument,
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")],
+    image_id: Annotated[list[int] | None, typer.Option(help="Which images; repeatable.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="How many, if no id is given.")] = 8,
+    json: Json = False,
+) -> None:
+    """Draw image, boxes, depth and trusted pairs side by side, as PNG."""
+    from boxdepth.depthgen.preview import choose_images, draw_preview
+    from boxdepth.depthgen.store import open_store
+
+    opened = open_store(store)
+    chosen = choose_images(opened, image_ids=image_id or [], count=count)
+    out.mkdir(parents=True, exist_ok=True)
+    pictures = []
+    with show_progress("preview") as progress:
+        for done, index in enumerate(chosen, start=1):
+            picture = out / f"{int(opened.image_ids[index])}.png"
+            draw_preview(opened, index).save(picture)
+            pictures.append(str(picture))
+            progress(done, len(chosen))
+    say(f"{len(pictures)} pictures in {out}")
+    if json:
+        emit({"store": str(store), "pictures": pictures})
+
+
+def _flat(facts: dict[str, Any], name: str = "") -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for key, value in facts.items():
+        inner = f"{name}.{key}" if name else key
+        if isinstance(value, dict):
+            rows += _flat(value, inner)
+        elif isinstance(value, float):
+            rows.append((inner, f"{value:.4g}"))
+        else:
+            rows.append((inner, f"{value:,}" if type(value) is int else str(value)))
+    return rows

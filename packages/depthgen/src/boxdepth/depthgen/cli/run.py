@@ -1,0 +1,318 @@
+"""``depthgen run``."""
+
+import shutil
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from boxdepth.depthgen.cli.app import Json, app, emit, say, warn
+from boxdepth.depthgen.cli.progress import show_progress
+from boxdepth.depthgen.models import DEFAULT_MODEL
+from boxdepth.depthgen.store.errors import ConfigError
+
+if TYPE_CHECKING:
+    from boxdepth.depthgen.datasets.records import Dataset
+    from boxdepth.depthgen.generate import Job, Summary
+
+
+class DatasetName(StrEnum):
+    """Layouts that can be read."""
+
+    coco = "coco"
+    cityscapes = "cityscapes"
+    custom = "custom"
+
+
+class AspectName(StrEnum):
+    """How images are brought to the model's size."""
+
+    keep = "keep"
+    square = "square"
+
+
+class OnBad(StrEnum):
+    """What to do with bad images and annotations."""
+
+    error = "error"
+    skip = "skip"
+
+
+class PrecisionName(StrEnum):
+    """Of the matrix products."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+_DEFAULT_SPLITS = {"coco": "train2017", "cityscapes": "train", "custom": "train"}
+
+
+@app.command(
+    epilog="Examples: [bold]depthgen run --dataset coco --data-root datasets[/]   "
+    "[bold]depthgen run --dataset coco --split val2017 --model da2-small[/]   "
+    "[bold]depthgen run --dataset custom --images photos --annotations boxes.json[/]"
+)
+def run(
+    dataset: Annotated[DatasetName, typer.Option(help="Layout of the data.")],
+    split: Annotated[
+        str | None,
+        typer.Option(help="Default: train2017 for COCO, else train.", show_default=False),
+    ] = None,
+    data_root: Annotated[
+        Path | None,
+        typer.Option(help="Default: $BOXDEPTH_DATA, $DETECTRON2_DATASETS, ./datasets."),
+    ] = None,
+    images: Annotated[Path | None, typer.Option(help="Image folder (custom).")] = None,
+    annotations: Annotated[Path | None, typer.Option(help="COCO-format file (custom).")] = None,
+    store: Annotated[
+        str | None, typer.Option(help="Default: stores/<dataset>-<split>.zarr.", show_default=False)
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="Name (depthgen models), folder, or hf:ORG/NAME.")
+    ] = DEFAULT_MODEL,
+    revision: Annotated[str | None, typer.Option(help="Commit of the hub model.")] = None,
+    allow_noncommercial: Annotated[
+        bool, typer.Option("--allow-noncommercial", help="Accept such a licence.")
+    ] = False,
+    aspect: Annotated[
+        AspectName | None, typer.Option(help="Default: keep where the model can.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images through the model together.")] = 8,
+    workers: Annotated[int, typer.Option(min=1, help="Threads that decode ahead.")] = 2,
+    with_masks: Annotated[bool, typer.Option("--with-masks", help="Store masks too.")] = False,
+    unit: Annotated[
+        int | None, typer.Option(min=1, help="Images a shard. Default: 256, Cityscapes 64.")
+    ] = None,
+    depth_grid: Annotated[
+        str | None, typer.Option(help="ROWSxCOLUMNS of stored depth. Default: the model's size.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N images.")] = None,
+    on_bad: Annotated[OnBad, typer.Option(help="Bad images and annotations.")] = OnBad.error,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    precision: Annotated[PrecisionName, typer.Option()] = PrecisionName.fp32,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, how large, how long.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Predict depth for a dataset and write it with its images and boxes into a store.
+
+    Interrupted or killed, the same command goes on where it was. A finished store is left alone.
+    """
+    from boxdepth.depthgen.generate import Job
+    from boxdepth.depthgen.models import find_model
+    from boxdepth.depthgen.plan import default_grid, default_unit
+    from boxdepth.depthgen.predictor import load_predictor
+
+    path = _store_path(store, dataset.value, split or _DEFAULT_SPLITS[dataset.value])
+    grid = parse_size(depth_grid, option="--depth-grid") if depth_grid else None
+    data = _read(
+        dataset.value,
+        data_root=data_root,
+        split=split,
+        images=images,
+        annotations=annotations,
+        masks=with_masks,
+        on_bad=on_bad.value,
+        limit=limit,
+    )
+    files = find_model(model, revision=revision, allow_noncommercial=allow_noncommercial)
+    predictor = load_predictor(
+        files,
+        aspect=aspect.value if aspect else None,
+        device=device,
+        precision=precision.value,
+    )
+    job = Job(
+        dataset=data,
+        predictor=predictor,
+        store=path,
+        grid=grid or default_grid(dataset.value, predictor.preprocessing),
+        unit=unit or default_unit(dataset.value),
+        batch_size=batch_size,
+        workers=workers,
+        on_bad=on_bad.value,
+        masks=with_masks,
+        overwrite=overwrite,
+    )
+    _introduce(job, scenes_model=model == DEFAULT_MODEL)
+    result = _dry_run(job) if dry_run else _generate(job)
+    if json:
+        emit(result)
+
+
+def parse_size(text: str, *, option: str) -> tuple[int, int]:
+    """Read ``HEIGHTxWIDTH``.
+
+    Raises:
+        ConfigError: It is not of that form.
+    """
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(part.isdecimal() and 0 < int(part) <= 8192 for part in parts):
+        raise ConfigError(f"{option} {text!r}: ROWSxCOLUMNS is expected, for example 384x384")
+    return int(parts[0]), int(parts[1])
+
+
+def _store_path(store: str | None, dataset: str, split: str) -> Path:
+    if store is not None and "://" in store:
+        raise ConfigError(f"--store {store}: this version writes to local folders only")
+    return Path(store) if store else Path("stores") / f"{dataset}-{Path(split).name}.zarr"
+
+
+def _read(
+    dataset: str,
+    *,
+    data_root: Path | None,
+    split: str | None,
+    images: Path | None,
+    annotations: Path | None,
+    masks: bool,
+    on_bad: str,
+    limit: int | None,
+) -> "Dataset":
+    from dataclasses import replace
+
+    from boxdepth.depthgen.datasets.cityscapes import read_cityscapes
+    from boxdepth.depthgen.datasets.coco import read_coco, read_custom
+
+    if dataset != "custom" and (images or annotations):
+        raise ConfigError("--images and --annotations belong to --dataset custom")
+    part = split or _DEFAULT_SPLITS[dataset]
+    if dataset == "coco":
+        data = read_coco(data_root, split=part, masks=masks, on_bad=on_bad)
+    elif dataset == "cityscapes":
+        data = read_cityscapes(data_root, split=part, masks=masks, on_bad=on_bad)
+    else:
+        data = read_custom(
+            data_root,
+            images=images,
+            annotations=annotations,
+            split=part,
+            masks=masks,
+            on_bad=on_bad,
+        )
+    if split is None:
+        say(f"split {part} (--split names another one)")
+    return replace(data, records=data.records[:limit]) if limit else data
+
+
+def _introduce(job: "Job", *, scenes_model: bool) -> None:
+    data, report, predictor = job.dataset, job.dataset.report, job.predictor
+    boxes = sum(len(record.labels) for record in data.records)
+    say(
+        f"{data.name} {data.split}: {len(data.records)} images, {boxes} boxes, "
+        f"{len(data.categories)} classes -> {job.store}"
+    )
+    facts = {
+        "crowds (kept, flagged)": report.crowds,
+        "images without boxes (kept)": report.images_without_boxes,
+        "boxes cut to their image": report.boxes_clipped,
+        "boxes without area (dropped)": report.boxes_dropped,
+        "bad records (left out)": len(report.rejected),
+    }
+    if found := [f"{count} {what}" for what, count in facts.items() if count]:
+        say(", ".join(found))
+    settings = predictor.preprocessing
+    say(
+        f"model {predictor.files.label} ({predictor.files.revision[:12]}), input "
+        f"{settings.height}x{settings.width} {settings.aspect}, depth grid "
+        f"{job.grid[0]}x{job.grid[1]}, {predictor.precision} on {predictor.device}"
+    )
+    if scenes_model and predictor.files.named:
+        say(
+            "the embedded model has seen drawn scenes only; for photographs take another one, "
+            "such as --model da2-small (depthgen models)"
+        )
+
+
+def _dry_run(job: "Job") -> dict[str, Any]:
+    from boxdepth.depthgen.generate import plan_job
+    from boxdepth.depthgen.plan import estimate_bytes
+
+    attributes, nbytes = plan_job(job)
+    needed = estimate_bytes(nbytes, grid=job.grid)
+    seconds = _seconds_per_image(job) * attributes.images
+    parent = next(p for p in (job.store, *job.store.absolute().parents) if p.exists())
+    free = shutil.disk_usage(parent).free
+    say(
+        f"would write {attributes.images} images in {attributes.units} shards, about "
+        f"{needed / 1e6:,.1f} MB ({free / 1e6:,.0f} MB are free), in about {seconds:,.0f} s"
+    )
+    return {
+        "store": str(job.store),
+        "images": attributes.images,
+        "shards": attributes.units,
+        "bytes": needed,
+        "bytes_free": free,
+        "seconds": seconds,
+        "model": job.predictor.files.label,
+        "revision": job.predictor.files.revision,
+    }
+
+
+def _seconds_per_image(job: "Job") -> float:
+    """Time one batch of blank images, after one that warms up."""
+    import numpy as np
+
+    from boxdepth.depthgen.predictor import predict_depth
+    from boxdepth.depthgen.preprocess import input_size
+
+    first = job.dataset.records[0]
+    size = input_size(first.height, first.width, job.predictor.preprocessing)
+    count = min(job.batch_size, len(job.dataset.records))
+    blank = [np.zeros((*size, 3), dtype=np.uint8)] * count
+    predict_depth(job.predictor, blank, grid=job.grid)
+    started = time.monotonic()
+    predict_depth(job.predictor, blank, grid=job.grid)
+    return (time.monotonic() - started) / count
+
+
+def _generate(job: "Job") -> dict[str, Any]:
+    from boxdepth.depthgen.generate import generate
+
+    with show_progress("depth") as progress:
+        summary = generate(job, progress=progress)
+    _conclude(job, summary)
+    done = _images_done(job, summary)
+    return {
+        "store": str(job.store),
+        "images": summary.images,
+        "skipped": len(summary.skipped),
+        "shards": summary.shards,
+        "bytes": summary.nbytes,
+        "seconds": summary.seconds,
+        "images_per_second": done / summary.seconds if summary.seconds else 0.0,
+        "model_seconds": summary.model_seconds,
+        "model": job.predictor.files.label,
+        "revision": job.predictor.files.revision,
+    }
+
+
+def _images_done(job: "Job", summary: "Summary") -> int:
+    return min(summary.written * job.unit, summary.images)
+
+
+def _conclude(job: "Job", summary: "Summary") -> None:
+    for number, reason in list(summary.skipped.items())[:20]:
+        warn(f"image {number} skipped: {reason}")
+    if len(summary.skipped) > 20:
+        warn(f"... and {len(summary.skipped) - 20} more images skipped")
+    if summary.invalid:
+        warn(f"{summary.invalid} images have no usable depth (constant or not finite)")
+    if summary.redone:
+        warn(f"{summary.redone} images were computed again in fp32")
+    if not summary.written:
+        say(f"{job.store} is finished already: {summary.images} images; nothing to do")
+        return
+    rate = _images_done(job, summary) / summary.seconds
+    say(
+        f"finished {job.store}: {summary.images} images, {summary.written} of {summary.shards} "
+        f"shards written now ({summary.nbytes / 1e6:,.1f} MB) in {summary.seconds:.1f} s "
+        f"({rate:.1f} images/s, {summary.model_seconds:.1f} s in the model)",
+        style="green",
+    )

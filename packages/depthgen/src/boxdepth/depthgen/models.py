@@ -1,0 +1,251 @@
+"""The depth models that have a name, and how a model is found: by name, folder or hub id."""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from boxdepth.depthgen.store.errors import ConfigError, DataError, EnvironmentFailure
+from boxdepth.depthgen.store.schema import Kind, Sign
+
+DEFAULT_MODEL: Final = "dpt-scenes-tiny"
+FILE_PATTERNS: Final = ("config.json", "preprocessor_config.json", "*.safetensors", "*.index.json")
+_EMBEDDED: Final = Path(__file__).parent / "weights"
+_COMMIT: Final = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedModel:
+    """A depth model with a name of its own.
+
+    Attributes:
+        name: What ``--model`` takes.
+        hub_id: ``organisation/repository``; ``None`` for the model that is part of this package.
+        parameters: Number of parameters in millions, rounded.
+        licence: Licence of the weights.
+        commercial: False if the licence forbids commercial use.
+        kind: What its output is.
+        sign: Whether near or far is large in its output.
+        note: When to choose it.
+    """
+
+    name: str
+    hub_id: str | None
+    parameters: float
+    licence: str
+    commercial: bool
+    kind: Kind
+    sign: Sign
+    note: str
+
+
+def _relative(
+    name: str,
+    hub_id: str | None,
+    parameters: float,
+    licence: str,
+    note: str,
+    commercial: bool = True,
+) -> NamedModel:
+    return NamedModel(
+        name=name,
+        hub_id=hub_id,
+        parameters=parameters,
+        licence=licence,
+        commercial=commercial,
+        kind="inverse_relative",
+        sign="near_is_large",
+        note=note,
+    )
+
+
+MODELS: Final = (
+    _relative("dpt-scenes-tiny", None, 1, "Apache-2.0", "embedded; trained on drawn scenes only"),
+    _relative("dpt-large", "Intel/dpt-large", 340, "Apache-2.0", "the paper's family"),
+    _relative("dpt-hybrid", "Intel/dpt-hybrid-midas", 120, "Apache-2.0", "the paper's weights"),
+    _relative("dpt-beit-large", "Intel/dpt-beit-large-512", 345, "MIT", "best of MiDaS 3.1"),
+    _relative("dpt-swinv2-tiny", "Intel/dpt-swinv2-tiny-256", 42, "MIT", "small, for CPUs"),
+    _relative("da1-small", "LiheYoung/depth-anything-small-hf", 25, "Apache-2.0", "fast"),
+    _relative("da1-base", "LiheYoung/depth-anything-base-hf", 97, "Apache-2.0", "in between"),
+    _relative(
+        "da1-large", "LiheYoung/depth-anything-large-hf", 335, "Apache-2.0", "best permissive one"
+    ),
+    _relative(
+        "da2-small",
+        "depth-anything/Depth-Anything-V2-Small-hf",
+        25,
+        "Apache-2.0",
+        "recommended for photographs",
+    ),
+    _relative(
+        "da2-base",
+        "depth-anything/Depth-Anything-V2-Base-hf",
+        97,
+        "CC-BY-NC-4.0",
+        "not for commercial use",
+        commercial=False,
+    ),
+    _relative(
+        "da2-large",
+        "depth-anything/Depth-Anything-V2-Large-hf",
+        335,
+        "CC-BY-NC-4.0",
+        "not for commercial use",
+        commercial=False,
+    ),
+    NamedModel(
+        name="zoedepth",
+        hub_id="Intel/zoedepth-nyu-kitti",
+        parameters=345,
+        licence="MIT",
+        commercial=True,
+        kind="metric",
+        sign="far_is_large",
+        note="metres, street and indoor",
+    ),
+    _relative(
+        "depth-pro",
+        "apple/DepthPro-hf",
+        950,
+        "Apple research licence",
+        "sharp edges, 1536 px, slow",
+        commercial=False,
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFiles:
+    """A model's files on this machine, and where they are from.
+
+    Attributes:
+        label: What provenance calls the model; never a path.
+        revision: Commit of the hub repository; ``"embedded"`` or ``"local"`` otherwise.
+        weights_sha256: Hash over all weight files.
+        named: The table's entry, if it has one.
+    """
+
+    folder: Path
+    label: str
+    revision: str
+    weights_sha256: str
+    config: dict[str, Any]
+    processor: dict[str, Any]
+    named: NamedModel | None
+
+
+def find_model(
+    model: str, *, revision: str | None = None, allow_noncommercial: bool = False
+) -> ModelFiles:
+    """Bring a model's files here.
+
+    Args:
+        model: A name from ``MODELS``, a folder, or ``hf:ORGANISATION/REPOSITORY``. A hub id without
+            ``hf:`` is refused, for a folder of that name would silently take its place.
+        revision: Commit, tag or branch of the hub repository.
+        allow_noncommercial: Needed for weights whose licence forbids commercial use.
+
+    Raises:
+        ConfigError: Unknown name, a licence that is not accepted, a revision where there is none.
+        DataError: Files are missing or damaged.
+        EnvironmentFailure: The hub cannot be reached.
+    """
+    named = next((entry for entry in MODELS if entry.name == model), None)
+    if named and not named.commercial and not allow_noncommercial:
+        raise ConfigError(
+            f"model {model}: its licence ({named.licence}) forbids commercial use; "
+            "accept that with --allow-noncommercial, or take another one (depthgen models)"
+        )
+    hub_id = named.hub_id if named else None
+    if model.startswith("hf:"):
+        hub_id = model.removeprefix("hf:")
+    if hub_id is not None:
+        folder = _fetch(hub_id, revision=revision)
+        commit = folder.name if _COMMIT.fullmatch(folder.name) else "unknown"
+        return _inspect(folder, label=hub_id, revision=commit, named=named)
+    if revision is not None:
+        raise ConfigError(f"--revision belongs to hub models, {model!r} is none")
+    if named:
+        return _inspect(_EMBEDDED / named.name, label=named.name, revision="embedded", named=named)
+    folder = Path(model)
+    if not folder.is_dir():
+        names = ", ".join(entry.name for entry in MODELS)
+        raise ConfigError(
+            f"unknown model {model!r}: neither a name ({names}) nor a folder; "
+            "a model of the hub is written hf:ORGANISATION/REPOSITORY"
+        )
+    return _inspect(folder, label=folder.resolve().name, revision="local", named=None)
+
+
+def is_here(named: NamedModel) -> bool:
+    """True if the model's files are on this machine already."""
+    if named.hub_id is None:
+        return (_EMBEDDED / named.name / "config.json").is_file()
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(named.hub_id, "config.json"), str)
+
+
+def _fetch(hub_id: str, *, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        return Path(
+            snapshot_download(hub_id, revision=revision, allow_patterns=list(FILE_PATTERNS))
+        )
+    except HFValidationError as error:
+        raise ConfigError(f"{hub_id!r} is not a hub id (ORGANISATION/REPOSITORY)") from error
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise ConfigError(
+            f"hub model {hub_id} (revision {revision or 'main'}) does not exist, or is not public"
+        ) from error
+    except Exception as error:  # the hub client lets through what its HTTP library raises
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise EnvironmentFailure(
+            f"cannot fetch {hub_id} from the Hugging Face hub ({reason}); fetch it where there is "
+            "a network (`hf download`) and pass the folder: --model DIR. The embedded model needs "
+            "no "
+            f"network: --model {DEFAULT_MODEL}"
+        ) from error
+
+
+def _inspect(folder: Path, *, label: str, revision: str, named: NamedModel | None) -> ModelFiles:
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise DataError(
+            f"model {label}: no *.safetensors in {folder}; other formats can run code when opened, "
+            "convert them first (save_pretrained(..., safe_serialization=True))"
+        )
+    digest = hashlib.sha256()
+    for file in weights:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return ModelFiles(
+        folder=folder,
+        label=label,
+        revision=revision,
+        weights_sha256=digest.hexdigest(),
+        config=_read_object(folder / "config.json", label),
+        processor=_read_object(folder / "preprocessor_config.json", label),
+        named=named,
+    )
+
+
+def _read_object(path: Path, label: str) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"model {label}: {path}: {error.strerror}; a model needs it") from error
+    except ValueError as error:
+        raise DataError(f"model {label}: {path}: not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise DataError(f"model {label}: {path}: an object is expected")
+    return value

@@ -1,0 +1,271 @@
+"""Transformers' depth estimators behind one function: images -> depth on the store's grid."""
+
+import logging
+import re
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal, final
+
+import numpy as np
+import torch
+import transformers
+from jaxtyping import Float, Float32, UInt8
+from torch import Tensor
+
+from boxdepth.depthgen.models import ModelFiles
+from boxdepth.depthgen.preprocess import Aspect, Preprocessing, read_preprocessing
+from boxdepth.depthgen.store.errors import ConfigError, DataError
+from boxdepth.depthgen.store.schema import Kind, Sign
+
+log = logging.getLogger(__name__)
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+_CLASSES = {
+    "dpt": "DPTForDepthEstimation",
+    "depth_anything": "DepthAnythingForDepthEstimation",
+    "zoedepth": "ZoeDepthForDepthEstimation",
+    "depth_pro": "DepthProForDepthEstimation",
+}
+_NEVER_USED = re.compile(r"neck\.fusion_stage\.layers\.0\.residual_layer1\.")
+"""The first fusion layer has no residual input: published DPT files lack these, rightly."""
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """Depth of one batch.
+
+    Attributes:
+        depth: On the grid, in the model's own sense; not finite where the model failed.
+        redone: Which images came out non-finite in half precision and were computed again in fp32.
+    """
+
+    depth: Float32[np.ndarray, "b rows columns"]
+    redone: tuple[bool, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predictor:
+    """A depth model, ready to be used, with everything that decides its numbers."""
+
+    model: Any
+    files: ModelFiles
+    preprocessing: Preprocessing
+    kind: Kind
+    sign: Sign
+    device: torch.device
+    precision: Precision
+
+    def provenance(self) -> dict[str, Any]:
+        """What the store remembers of the model."""
+        return {
+            "model": self.files.label,
+            "revision": self.files.revision,
+            "weights_sha256": self.files.weights_sha256,
+            "model_type": self.files.config.get("model_type"),
+            "licence": self.files.named.licence if self.files.named else "see the model",
+            "preprocessing": self.preprocessing.to_json(),
+            "precision": self.precision,
+            "device": self.device.type,
+            "versions": {
+                "torch": torch.__version__,
+                "transformers": transformers.__version__,
+            },
+        }
+
+
+def load_predictor(
+    files: ModelFiles,
+    *,
+    aspect: Aspect | None = None,
+    device: str = "auto",
+    precision: Precision = "fp32",
+) -> Predictor:
+    """Load a model and demand that every weight is there, fits and is finite.
+
+    Args:
+        aspect: ``None`` takes ``keep`` where the model can, else ``square``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        precision: Of the matrix products; weights stay in fp32.
+
+    Raises:
+        ConfigError: The device isn't there, or the model cannot keep the aspect.
+        DataError: Not a depth model, or weights are missing, left over or not finite.
+    """
+    chosen = choose_device(device)
+    settings = read_preprocessing(
+        files.processor,
+        label=files.label,
+        aspect=_choose_aspect(files, aspect),
+        multiple=_patch_size(files.config),
+    )
+    model = _load_model(files).to(chosen).eval().requires_grad_(False)
+    kind, sign = _meaning(files)
+    return Predictor(
+        model=model,
+        files=files,
+        preprocessing=settings,
+        kind=kind,
+        sign=sign,
+        device=chosen,
+        precision=precision,
+    )
+
+
+def predict_depth(
+    predictor: Predictor,
+    images: Sequence[UInt8[np.ndarray, "rows_in columns_in 3"]],
+    *,
+    grid: tuple[int, int],
+) -> Prediction:
+    """Predict the depth of images that are resized for the model already, all to one size.
+
+    An image whose depth comes out non-finite in half precision is computed again in fp32.
+
+    Args:
+        grid: (rows, columns) of the result; bilinear with half-pixel centres, antialiased.
+    """
+    pixels = torch.from_numpy(np.stack(images)).to(predictor.device)
+    inputs = _normalise(pixels, predictor.preprocessing)
+    depth = _run(predictor, inputs, precision=predictor.precision, grid=grid)
+    redone = torch.zeros(len(images), dtype=torch.bool)
+    if predictor.precision != "fp32":
+        redone = ~torch.isfinite(depth).flatten(1).all(dim=1).cpu()
+        for index in redone.nonzero().flatten().tolist():
+            again = _run(predictor, inputs[index : index + 1], precision="fp32", grid=grid)
+            depth[index] = again[0]
+    return Prediction(depth=depth.cpu().numpy(), redone=tuple(bool(value) for value in redone))
+
+
+def choose_device(name: str) -> torch.device:
+    """Turn ``--device`` into a device that is there.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"--device {name!r}: auto, cpu, cuda, cuda:N or mps expected") from error
+    missing_cuda = device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
+    missing_mps = device.type == "mps" and not torch.backends.mps.is_available()
+    if missing_cuda or missing_mps or device.type not in ("cpu", "cuda", "mps"):
+        raise ConfigError(f"--device {name}: there is no such device here; try --device auto")
+    return device
+
+
+def _run(
+    predictor: Predictor,
+    inputs: Float[Tensor, "b 3 rows_in columns_in"],
+    *,
+    precision: Precision,
+    grid: tuple[int, int],
+) -> Float32[Tensor, "b rows columns"]:
+    half = _DTYPES.get(precision)
+    device = inputs.device.type
+    autocast: Any = torch.autocast(device, dtype=half) if half else nullcontext()
+    with torch.inference_mode(), autocast:
+        depth = predictor.model(pixel_values=inputs).predicted_depth
+    with torch.inference_mode():
+        resized = torch.nn.functional.interpolate(
+            depth.float()[:, None], size=grid, mode="bilinear", align_corners=False, antialias=True
+        )
+    return resized[:, 0].clone()
+
+
+def _normalise(
+    pixels: UInt8[Tensor, "b rows columns 3"], settings: Preprocessing
+) -> Float32[Tensor, "b 3 rows columns"]:
+    mean, std = (
+        torch.tensor(values, device=pixels.device).view(1, 3, 1, 1)
+        for values in (settings.mean, settings.std)
+    )
+    scaled = pixels.permute(0, 3, 1, 2).float() * settings.rescale
+    return ((scaled - mean) / std).contiguous()
+
+
+def _load_model(files: ModelFiles) -> Any:
+    kind = files.config.get("model_type")
+    if kind not in _CLASSES:
+        raise DataError(
+            f"model {files.label}: model_type {kind!r} is not one of {', '.join(_CLASSES)}"
+        )
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        model, info = getattr(transformers, _CLASSES[kind]).from_pretrained(
+            files.folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    except Exception as error:  # the loader raises whatever its parts raise
+        reason = str(error).strip().splitlines()
+        raise DataError(
+            f"model {files.label}: cannot be loaded ({reason[0] if reason else error!r})"
+        ) from error
+    finally:
+        transformers.logging.set_verbosity(verbosity)
+    _check_weights(model, info, label=files.label)
+    return model
+
+
+def _check_weights(model: Any, info: dict[str, Any], *, label: str) -> None:
+    problems = [
+        f"{what.removesuffix('_keys')}: {name}"
+        for what in ("missing_keys", "unexpected_keys", "mismatched_keys")
+        for name in sorted(str(item) for item in info.get(what) or ())
+        if not (what == "missing_keys" and _NEVER_USED.match(name))
+    ]
+    problems += [str(message) for message in info.get("error_msgs") or ()]
+    unused = {name for name in info.get("missing_keys") or () if _NEVER_USED.match(name)}
+    problems += [
+        f"not finite: {name}"
+        for name, tensor in model.state_dict().items()
+        if name not in unused and not bool(torch.isfinite(tensor).all())
+    ]
+    if problems:
+        raise DataError(
+            f"model {label}: {len(problems)} of its weights do not fit "
+            f"({'; '.join(problems[:5])}); the depth would be noise; fetch the model again"
+        )
+
+
+def _keeps_aspect(config: dict[str, Any]) -> bool:
+    if config.get("model_type") == "dpt":
+        # Plain and hybrid DPT take their position embedding at one size only (transformers 5).
+        return bool(config.get("backbone_config")) and not config.get("is_hybrid")
+    return config.get("model_type") in ("depth_anything", "zoedepth")
+
+
+def _choose_aspect(files: ModelFiles, aspect: Aspect | None) -> Aspect:
+    able = _keeps_aspect(files.config)
+    if aspect == "keep" and not able:
+        raise ConfigError(f"model {files.label} takes square inputs only; use --aspect square")
+    return aspect or ("keep" if able else "square")
+
+
+def _patch_size(config: dict[str, Any]) -> int:
+    backbone = config.get("backbone_config") or {}
+    value = backbone.get("patch_size") or config.get("patch_size") or 1
+    return int(value[0] if isinstance(value, list) else value)
+
+
+def _meaning(files: ModelFiles) -> tuple[Kind, Sign]:
+    if files.named:
+        return files.named.kind, files.named.sign
+    metric = files.config.get("depth_estimation_type") == "metric"
+    if metric or files.config.get("model_type") == "zoedepth":
+        return "metric", "far_is_large"
+    return "inverse_relative", "near_is_large"
