@@ -8,6 +8,7 @@ from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec
 from boxdepth.trainer.model.fcos_head import FcosHead
 from boxdepth.trainer.model.fpn import FeaturePyramid
 from boxdepth.trainer.model.mask_branch import MaskBranch, SemanticHead
+from boxdepth.trainer.model.weights import load_backbone
 
 
 def build_model(model: config.Model) -> CondInst:
@@ -15,7 +16,7 @@ def build_model(model: config.Model) -> CondInst:
 
     Raises:
         ValueError: the number of classes is not resolved yet, or an unknown backbone.
-        CheckpointError: a weights file that can't be read or doesn't fit.
+        WeightsError: a weights file that can't be read or doesn't fit.
     """
     if model.num_classes < 1:
         raise ValueError("the number of classes is unknown: take it from the training store first")
@@ -104,7 +105,7 @@ def mask_head_spec(model: config.Model) -> MaskHeadSpec:
 
 
 def _backbone(settings: config.Backbone) -> Backbone:
-    return build_backbone(
+    backbone = build_backbone(
         name=settings.name,
         frozen_stages=settings.frozen_stages,
         frozen_norm=settings.frozen_norm,
@@ -112,3 +113,6 @@ def _backbone(settings: config.Backbone) -> Backbone:
         deformable_stages=settings.deformable_stages,
         extra=settings.extra,
     )
+    if settings.weights is not None:
+        load_backbone(backbone, settings.weights)
+    return backbone
