@@ -8,8 +8,9 @@ from torch import Tensor
 
 from boxdepth.trainer.distill.frames import masks_on_student_grid
 from boxdepth.trainer.geometry.boxes import clip_boxes, rescale_boxes
-from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec, mask_outputs
-from boxdepth.trainer.structures import Batch, Detections, Positives
+from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec
+from boxdepth.trainer.predict import mask_probabilities
+from boxdepth.trainer.structures import Batch, Detections
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,16 +63,11 @@ def candidates_of(
     boxes = rescale_boxes(found.boxes_xyxy, size=found.size, new_size=frame)
     boxes = clip_boxes(boxes, frame)
     some = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(dim=1)
-    nothing = torch.zeros_like(found.level[some])
-    positives = Positives(
-        location_xy=found.location_xy[some],
-        level=found.level[some],
-        box_index=nothing,
-        image_index=nothing,
-        params=found.params[some],
+    masks = [
+        masks_on_student_grid(part, teacher_frame=found.size, student_frame=frame, grid=grid)
+        for part in mask_probabilities(mask_features, found, mask_head)
+    ]
+    nothing = mask_features.new_zeros((0, *grid), dtype=torch.float32)
+    return Candidates(
+        boxes_xyxy=boxes[some], scores=found.scores[some], masks=torch.cat([nothing, *masks])[some]
     )
-    logits = mask_outputs(mask_features, positives, mask_head).logits[:, 0]
-    masks = masks_on_student_grid(
-        logits.sigmoid(), teacher_frame=found.size, student_frame=frame, grid=grid
-    )
-    return Candidates(boxes_xyxy=boxes[some], scores=found.scores[some], masks=masks)

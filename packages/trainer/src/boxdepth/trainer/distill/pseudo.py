@@ -1,6 +1,7 @@
 """Pseudo masks: the teacher's masks, one for each box, with how far each may be trusted."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -45,6 +46,8 @@ class Distiller:
     mask_threshold: float = 0.5
     batch_stats: bool = True
     """BatchNorm of the teacher in training mode."""
+    autocast: torch.dtype | None = None
+    """Precision of the teacher's network; masks and matching are in fp32 whatever it is."""
 
 
 @torch.no_grad()
@@ -60,7 +63,9 @@ def pseudo_masks(
     images, sizes = resized_images(
         batch.images, batch.sizes, short_side=distiller.short_side, max_size=distiller.max_size
     )
-    with teaching(teacher, batch_stats=distiller.batch_stats):
+    dtype, device = distiller.autocast, images.device.type
+    precision = torch.autocast(device, dtype=dtype) if dtype else nullcontext()
+    with teaching(teacher, batch_stats=distiller.batch_stats), precision:
         outputs: DenseOutputs = teacher(images, sizes)
     detections = distiller.detect(outputs, sizes)
     grid = (batch.images.shape[-2] // MASK_STRIDE, batch.images.shape[-1] // MASK_STRIDE)

@@ -28,25 +28,3 @@ def mask_affinity(
         agreement = smooth * other + (1 - smooth) * (1 - other)
         maps.append(agreement * shifted(valid.to(smooth.dtype), offset))
     return torch.stack(maps, dim=1)
-
-
-def mask_affinity_loss(
-    pair_losses: Float[Tensor, "p k hm wm"],
-    affinity: Float[Tensor, "p k hm wm"],
-    box_masks: Bool[Tensor, "p hm wm"],
-    weights: Float[Tensor, " p"],
-    *,
-    threshold: float = 0.5,
-) -> Float[Tensor, ""]:
-    """Pairwise loss over the pairs of large mask affinity, a mean for each instance.
-
-    Args:
-        pair_losses: -log P(same side) of each neighbour pair, as the colour term uses them.
-        affinity: `mask_affinity` of each instance's pseudo mask.
-        weights: of each instance; the sum is divided by the number of positive ones.
-        threshold: least affinity of a pair that counts.
-    """
-    edges = ((affinity >= threshold) & box_masks[:, None]).to(pair_losses.dtype)
-    pairs = edges.sum(dim=(1, 2, 3)).clamp(min=1)
-    means = (pair_losses * edges).sum(dim=(1, 2, 3)) / pairs
-    return (weights * means).sum() / (weights > 0).sum().clamp(min=1)

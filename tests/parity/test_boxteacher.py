@@ -1,0 +1,182 @@
+"""BoxTeacher's units equal its recorded numbers (boxteacher_units, all 40 arrays)."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from boxdepth.trainer.affinity import rgb_to_lab
+from boxdepth.trainer.criterion import LossSpec, compute_losses
+from boxdepth.trainer.distill.box_teacher import assign_greedily
+from boxdepth.trainer.distill.teacher import teacher_momentum
+from boxdepth.trainer.losses.mask_affinity import mask_affinity
+from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec, mask_outputs
+from boxdepth.trainer.structures import (
+    Batch,
+    DenseOutputs,
+    LossTerms,
+    Positives,
+    PseudoMasks,
+    Targets,
+    TrustedPairs,
+)
+
+Arrays = dict[str, torch.Tensor]
+
+
+@pytest.fixture(scope="module")
+def units(shared_golden: Path) -> Arrays:
+    recorded = np.load(shared_golden / "boxteacher_units.npz")
+    return {name: torch.from_numpy(np.asarray(recorded[name])) for name in recorded.files}
+
+
+def _assign(units: Arrays, case: str, *, first_is_free: bool) -> torch.Tensor:
+    return assign_greedily(
+        boxes_xyxy=units[f"assign/{case}/gt_boxes"],
+        candidate_boxes_xyxy=units[f"assign/{case}/pred_boxes"],
+        ranking=units[f"assign/{case}/scores"],
+        first_is_free=first_is_free,
+    )
+
+
+def test_lab(units: Arrays) -> None:
+    lab = rgb_to_lab(units["lab/rgb"])
+    torch.testing.assert_close(lab, units["lab/lab"], atol=2e-5 * 100, rtol=0)
+
+
+@pytest.mark.parametrize("case", ["a", "b", "first_prediction"])
+def test_assignment(units: Arrays, case: str) -> None:
+    assigned = _assign(units, case, first_is_free=True)
+    assert torch.equal(assigned, units[f"assign/{case}/assigned"])
+    weights = units[f"assign/{case}/mask_score"][assigned]
+    torch.testing.assert_close(weights, units[f"assign/{case}/weights"])
+
+
+def test_our_assignment_leaves_the_best_prediction_its_box(units: Arrays) -> None:
+    assert units["assign/first_prediction/assigned"].tolist() == [1], "the reference's bug"
+    assert _assign(units, "first_prediction", first_is_free=False).tolist() == [0]
+
+
+def test_affinity(units: Arrays) -> None:
+    valid = units["affinity/valid"].bool().expand(4, -1, -1)
+    affinity = mask_affinity(units["affinity/masks"].float(), valid)
+    torch.testing.assert_close(affinity, units["affinity/out"], atol=2e-5, rtol=0)
+
+
+def test_momentum(units: Arrays) -> None:
+    for step, recorded in zip(units["ema/iterations"], units["ema/momentum"], strict=True):
+        assert teacher_momentum(int(step), ramp=True) == pytest.approx(float(recorded), rel=1e-12)
+
+
+def test_mask_losses(units: Arrays) -> None:
+    terms = _terms(units)
+    weighted = {name: terms.factors[name] * value for name, value in terms.values.items()}
+    for ours, recorded in (
+        ("projection", "loss_prj"),
+        ("color", "loss_pairwise"),
+        ("pseudo_mask", "loss_mask"),
+        ("mask_affinity", "loss_mask_affinity"),
+    ):
+        expected = units[f"losses/{recorded}"]
+        torch.testing.assert_close(weighted[ours], expected, atol=0, rtol=2e-5, msg=ours)
+
+
+def test_gradients_of_the_mask_losses(units: Arrays) -> None:
+    features = units["losses/mask_feats"].clone().requires_grad_()
+    params = units["losses/params"].clone().requires_grad_()
+    terms = _terms(units, features=features, params=params)
+    names = ("projection", "color", "pseudo_mask", "mask_affinity")
+    torch.stack([terms.factors[name] * terms.values[name] for name in names]).sum().backward()
+    for found, name in ((features.grad, "grad_feats"), (params.grad, "grad_params")):
+        recorded = units[f"losses/{name}"]
+        scale = recorded.abs().max().item()
+        torch.testing.assert_close(found, recorded, atol=2e-4 * scale, rtol=0)
+
+
+def _terms(
+    units: Arrays, *, features: torch.Tensor | None = None, params: torch.Tensor | None = None
+) -> LossTerms:
+    """Our criterion on the recorded instances, at the recorded 5000th step (t = step + 1).
+
+    The stand-in similarities differ by box, so each box is an image of its own to the criterion.
+    """
+    features = units["losses/mask_feats"] if features is None else features
+    positives = Positives(
+        location_xy=units["losses/locations"],
+        level=units["losses/fpn_levels"],
+        box_index=units["losses/gt_inds"],
+        image_index=units["losses/im_inds"],
+        params=units["losses/params"] if params is None else params,
+    )
+    boxes = units["losses/box_bitmasks"].bool()
+    weights = units["losses/weights"]
+    trusted = units["losses/color_similarity"] >= 0.3
+    spec = LossSpec(pseudo_mask=0.5, mask_affinity=0.1, pseudo_warmup_start=0, depth=0)
+    return compute_losses(
+        _nothing_detected(),
+        _batch(boxes, valid=units["affinity/valid"].bool()),
+        spec=spec,
+        step=4999,
+        targets=_background(),
+        positives=replace(positives, image_index=positives.box_index),
+        masks=mask_outputs(features, positives, MaskHeadSpec(depth="off")),
+        pairs=TrustedPairs(color=trusted, depth=trusted),
+        pseudo=PseudoMasks(
+            mask=units["affinity/masks"].float() * boxes * (weights > 0)[:, None, None],
+            score=weights,
+            keep=weights > 0,
+            weight=weights,
+        ),
+    )
+
+
+def _batch(bitmaps: torch.Tensor, *, valid: torch.Tensor) -> Batch:
+    """Boxes that rasterise to the recorded bitmaps at stride 4."""
+    count, height, width = bitmaps.shape
+    boxes = []
+    for bitmap in bitmaps:
+        rows, columns = bitmap.any(dim=1).nonzero()[:, 0], bitmap.any(dim=0).nonzero()[:, 0]
+        corners = [columns[0] * 4, rows[0] * 4, columns[-1] * 4 + 3, rows[-1] * 4 + 3]
+        boxes.append(torch.stack(corners).float())
+    size = (4 * height, 4 * width)
+    fine = valid.repeat_interleave(4, dim=0).repeat_interleave(4, dim=1)
+    return Batch(
+        images=torch.zeros(count, 3, *size, dtype=torch.uint8),
+        sizes=torch.tensor([size] * count),
+        valid=fine.expand(count, -1, -1),
+        inverse_depth=torch.zeros(count, 1, *size),
+        depth_valid=torch.ones(count, dtype=torch.bool),
+        boxes_xyxy=torch.stack(boxes),
+        labels=torch.zeros(count, dtype=torch.int64),
+        image_index=torch.arange(count),
+        centers_xy=torch.zeros(count, 2),
+        masks=None,
+        has_mask=torch.zeros(count, dtype=torch.bool),
+        image_ids=tuple(range(count)),
+        original_sizes=(size,) * count,
+    )
+
+
+def _nothing_detected() -> DenseOutputs:
+    maps = [torch.zeros(1, channels, 1, 1) for channels in (1, 4, 1, 233)]
+    levels = [(one,) * 5 for one in maps]
+    return DenseOutputs(
+        class_logits=levels[0],
+        ltrb=levels[1],
+        quality_logits=levels[2],
+        controller=levels[3],
+        mask_features=torch.zeros(1, 16, 1, 1),
+    )
+
+
+def _background() -> Targets:
+    five = torch.arange(5)
+    return Targets(
+        label=torch.ones_like(five),
+        box_index=torch.full_like(five, -1),
+        location_xy=torch.zeros(5, 2),
+        level=five,
+        image_index=torch.zeros_like(five),
+    )
