@@ -1,0 +1,204 @@
+"""Nothing that happens to a store passes unseen, and what was interrupted is taken up again."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from boxdepth.depthgen.store import (
+    StoreBusyError,
+    StoreError,
+    StoreMismatchError,
+    open_store,
+    verify_store,
+    write_store,
+)
+from boxdepth.depthgen.store.lock import hold_lock
+
+from .conftest import content, tree
+
+
+def _flip(path: Path, rng: random.Random) -> None:
+    data = bytearray(path.read_bytes())
+    data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    path.write_bytes(data)
+
+
+def _truncate(path: Path, rng: random.Random) -> None:
+    os.truncate(path, rng.randrange(path.stat().st_size))
+
+
+def _empty(path: Path, rng: random.Random) -> None:
+    os.truncate(path, 0)
+
+
+def _delete(path: Path, rng: random.Random) -> None:
+    path.unlink()
+
+
+def _zero(path: Path, rng: random.Random) -> None:
+    data = bytearray(path.read_bytes())
+    start = rng.randrange(max(1, len(data) - 256))
+    zeros = bytes(min(256, len(data) - start))
+    if data[start : start + 256] == zeros:
+        return _flip(path, rng)
+    data[start : start + len(zeros)] = zeros
+    return path.write_bytes(data)
+
+
+def _read_everything(path: Path) -> list[object]:
+    store = open_store(path)
+    return [
+        (store.image_bytes(i), store.quantised_depth(i).tobytes(), store.boxes(i).xyxy.tobytes())
+        for i in range(len(store))
+    ]
+
+
+def test_no_damage_is_silent(store_path: Path) -> None:
+    """120 damages: deep verification names each; a reader raises or returns the true values."""
+    rng = random.Random(0)
+    before, expected = tree(store_path), _read_everything(store_path)
+    names = sorted(name for name in before if name != ".boxdepth/lock")
+    damages = (_flip, _truncate, _empty, _delete, _zero)
+    for number in range(120):
+        name, damage = rng.choice(names), damages[number % len(damages)]
+        damage(store_path / name, rng)
+        try:
+            found = verify_store(store_path, deep=True).problems
+        except StoreError as error:
+            found = (str(error),)
+        assert found, f"{damage.__name__} of {name} was not found"
+        try:
+            assert _read_everything(store_path) == expected, f"{damage.__name__} of {name}"
+        except StoreError:
+            pass
+        (store_path / name).write_bytes(before[name])
+    assert _read_everything(store_path) == expected
+
+
+def test_damage_is_named_with_array_shard_and_images(store_path: Path) -> None:
+    (store_path / "depth" / "q" / "c" / "1" / "0" / "0").unlink()
+    with pytest.raises(
+        StoreError, match=r"array depth/q, shard 1 .*images 33\.\.54 \(4\): missing"
+    ):
+        open_store(store_path)
+    (problem,) = verify_store(store_path, deep=False).problems
+    assert "depth/q" in problem
+
+
+@pytest.mark.parametrize("lost", ["depth/q/c/1/0/0", "boxes/xyxy/c/0/0", "image/id/zarr.json"])
+def test_writing_again_brings_back_what_was_lost(store_path: Path, lost: str) -> None:
+    before = tree(store_path)
+    (store_path / lost).unlink()
+    write_store(store_path, **content(10), unit=4)
+    assert tree(store_path) == before
+
+
+@pytest.mark.parametrize("done", [0, 1, 2, 3])
+def test_taken_up_at_any_unit_the_bytes_are_the_same(tmp_path: Path, done: int) -> None:
+    """The state after a kill: some units sealed, one half written, temporaries, no manifest."""
+    whole = write_store(tmp_path / "whole.zarr", **content(7), unit=2)
+    path = write_store(tmp_path / "s.zarr", **content(7), unit=2)
+    (path / ".boxdepth" / "MANIFEST.json").unlink()
+    for unit in range(done, 4):
+        (path / ".boxdepth" / "records" / f"{unit:06d}.json").unlink()
+    os.truncate(path / "image" / "data" / "c" / "3", 1000)
+    (path / "depth" / "q" / "c" / ".0.partial").write_bytes(b"rest")
+    (path / ".boxdepth" / "records" / ".000003.json.tmp").write_bytes(b"rest")
+    write_store(path, **content(7), unit=2)
+    assert tree(path) == tree(whole)
+
+
+def test_other_inputs_are_listed_and_nothing_changes(store_path: Path) -> None:
+    before = tree(store_path)
+    with pytest.raises(
+        StoreMismatchError, match=r"generator\.model was \"given\", is \"other\""
+    ) as e:
+        write_store(store_path, **content(10), unit=5, generator={"model": "other"})
+    assert "unit was 4, is 5" in str(e.value)
+    assert tree(store_path) == before
+
+
+def test_a_folder_that_is_no_store_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(StoreError, match="not a boxdepth store"):
+        write_store(tmp_path, **content(2))
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_links_inside_a_store_are_refused(store_path: Path, tmp_path: Path) -> None:
+    shard = store_path / "image" / "data" / "c" / "0"
+    (tmp_path / "elsewhere").write_bytes(shard.read_bytes())
+    shard.unlink()
+    shard.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StoreError, match="a link"):
+        open_store(store_path)
+
+
+_WRITER = """
+import sys, time
+sys.path.insert(0, {tests!r})
+from depthgen.conftest import content
+from boxdepth.depthgen.store import write_store
+print("ready", flush=True)
+write_store({path!r}, **content(24), unit=2)
+"""
+
+
+def _start_writer(path: Path) -> subprocess.Popen[str]:
+    code = _WRITER.format(tests=str(Path(__file__).parents[1]), path=str(path))
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def test_killed_at_random_moments_the_tree_ends_identical(tmp_path: Path) -> None:
+    whole = write_store(tmp_path / "whole.zarr", **content(24), unit=2)
+    path, rng = tmp_path / "s.zarr", random.Random(1)
+    for _ in range(5):
+        process = _start_writer(path)
+        time.sleep(rng.uniform(0.02, 0.35))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    process = _start_writer(path)
+    process.communicate()
+    assert process.returncode == 0
+    assert tree(path) == tree(whole)
+
+
+def test_a_second_writer_is_told_who_holds_the_store(store_path: Path) -> None:
+    lock = store_path / ".boxdepth" / "lock"
+    holder = (
+        "import sys, time; from pathlib import Path\n"
+        "from boxdepth.depthgen.store.lock import hold_lock\n"
+        f"with hold_lock(Path({str(lock)!r})): print('held', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", holder], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    with pytest.raises(StoreBusyError, match=rf"process {process.pid} on .* since 20"):
+        write_store(store_path, **content(10), unit=4)
+    process.kill()
+    process.communicate()
+    with hold_lock(lock):
+        pass
+    assert lock.read_bytes() == b""
+
+
+def test_an_old_length_of_depth_is_not_trusted(store_path: Path) -> None:
+    """A chunk that announces gigabytes is refused before anything is allocated."""
+    from boxdepth.depthgen.store.shards import decode_blosc
+
+    bomb = b"\x02\x01\x03\x02" + (1 << 31).to_bytes(4, "little") + bytes(24)
+    with pytest.raises(StoreError, match="chunk of 2147483648 bytes, expected 384"):
+        decode_blosc(bomb, nbytes=2 * 12 * 16, where="here")
+    assert np.asarray(open_store(store_path).quantised_depth(0)).nbytes == 384
