@@ -34,7 +34,7 @@ class Backdrop:
         density: Extinction of the air, 1/m.
     """
 
-    image: Float32[np.ndarray, "h w 3"]
+    image: Float32[np.ndarray, "3 h w"]
     inverse_depth: Float32[np.ndarray, "h w"]
     on_ground: Bool[np.ndarray, "h w"]
     ground: Paint
@@ -45,18 +45,15 @@ class Backdrop:
 
 def _textured(
     rng: np.random.Generator, paint: Paint, height: int, width: int, *, fine: float
-) -> Float32[np.ndarray, "{height} {width} 3"]:
+) -> Float32[np.ndarray, "3 {height} {width}"]:
     """A flat painted surface seen head-on."""
-    top, left = (int(value) for value in rng.integers(noise.SIDE, size=2))
-    field = noise.window(
-        noise.bank(4.0 * fine, 64.0), top=top, left=left, height=height, width=width
-    )
-    return field @ paint.mix + paint.first
+    field = noise.window(noise.bank(4.0 * fine, 64.0), rng, height, width)
+    return noise.mixed(field, paint.mix) + paint.first
 
 
 def _ground(
     rng: np.random.Generator, camera: Camera, paint: Paint, first_row: int
-) -> Float32[np.ndarray, "g w 3"]:
+) -> Float32[np.ndarray, "3 g w"]:
     """The ground in perspective from ``first_row`` down: two octaves of noise and a pattern."""
     inverse = np.maximum(camera.ground_inverse_depth()[first_row:], np.float32(1e-3))
     distance = 1 / inverse
@@ -67,10 +64,12 @@ def _ground(
     rows = np.broadcast_to((distance * texels).astype(np.int64), columns.shape)
     coarse = noise.lookup(noise.bank(3.0, 64.0), (rows >> 2) + shift[0], (columns >> 2) + shift[1])
     fine = noise.lookup(noise.bank(3.0, 16.0), rows + shift[2], columns + shift[3])
-    near = np.minimum(inverse * np.float32(4), np.float32(1))[..., None]
-    image = (coarse * np.float32(0.75) + fine * (near * np.float32(0.75))) @ paint.mix
+    near = np.minimum(inverse * np.float32(4), np.float32(1))
+    fine *= near
+    coarse += fine
+    image = noise.mixed(coarse, paint.mix * np.float32(0.75))
     image += paint.first
-    image += _marks(rng, right, distance)[..., None] * (paint.second - paint.first)
+    image += _marks(rng, right, distance) * (paint.second - paint.first)
     return image
 
 
@@ -95,7 +94,7 @@ def _marks(
 
 def _wall(
     rng: np.random.Generator, camera: Camera, inverse: float
-) -> tuple[Float32[np.ndarray, "t w 3"], Float32[np.ndarray, "1 w"], Paint]:
+) -> tuple[Float32[np.ndarray, "3 t w"], Float32[np.ndarray, "1 w"], Paint]:
     """A wall across the scene, turned a little, with courses and joints."""
     paint = wall_paint(rng)
     lean = rng.uniform(-0.35, 0.35) if rng.random() < 0.6 else 0.0
@@ -108,19 +107,16 @@ def _wall(
     column = camera.columns / np.float32(course * 2.2) + np.float32(0.5) * (row % 2)
     tone = np.sin(row * np.float32(12.9) + np.floor(column) * np.float32(78.2))
     strength = np.float32(rng.choice([0.0, 0.6, 1.0]))
-    image += (np.abs(tone) * strength)[..., None] * (paint.second - paint.first)
+    image += (np.abs(tone) * strength) * (paint.second - paint.first)
     return image, depth, paint
 
 
 def _sky(
     rng: np.random.Generator, camera: Camera, zenith: Colour, haze: Colour, rows: int
-) -> Float32[np.ndarray, "{rows} w 3"]:
+) -> Float32[np.ndarray, "3 {rows} w"]:
     """A gradient with clouds."""
-    height = np.float32(1) - camera.rows[:rows, :, None] / np.float32(max(rows, 1))
-    top, left = (int(value) for value in rng.integers(noise.SIDE, size=2))
-    clouds = noise.window(
-        noise.bank(12.0, 128.0), top=top, left=left, height=rows, width=camera.width
-    )[..., :1]
+    height = np.float32(1) - camera.rows[:rows] / np.float32(max(rows, 1))
+    clouds = noise.window(noise.bank(12.0, 128.0), rng, rows, camera.width)[0]
     white = np.clip(clouds * np.float32(0.2) + np.float32(rng.uniform(-0.3, 0.2)), 0, 1) * height
     image = haze + (zenith - haze) * height
     return image + white * (np.float32(0.97) - image)
@@ -128,15 +124,15 @@ def _sky(
 
 def _ridge(rng: np.random.Generator, camera: Camera, height: float) -> Float32[np.ndarray, "1 w"]:
     """Skyline of hills: rows of their crest."""
-    line = noise.bank(24.0, 160.0)[int(rng.integers(noise.SIDE)), :, 0]
-    place = np.arange(camera.width) * (256 // max(camera.width, 256) + 1)
-    crest = line[(place + int(rng.integers(noise.SIDE))) % noise.SIDE]
-    return (np.float32(camera.horizon - height) - crest * np.float32(height * 0.35))[None, :]
+    line = noise.bank(24.0, 160.0)[0, int(rng.integers(noise.SIDE))]
+    place = np.linspace(0, noise.SIDE, camera.width, endpoint=False)
+    crest = np.interp(place, np.arange(noise.SIDE), np.roll(line, int(rng.integers(noise.SIDE))))
+    return (camera.horizon - height * (1 + 0.35 * crest)).astype(np.float32)[None, :]
 
 
 def _landscape(
     rng: np.random.Generator, camera: Camera, zenith: Colour, haze: Colour, near: float
-) -> tuple[Float32[np.ndarray, "t w 3"], Float32[np.ndarray, "t w"], Paint]:
+) -> tuple[Float32[np.ndarray, "3 t w"], Float32[np.ndarray, "t w"], Paint]:
     """Sky over two rows of hills, the nearer ``near`` metres away."""
     bottom = min(int(camera.row_of(distance=near)) + 2, camera.height)
     image = _sky(rng, camera, zenith, haze, bottom)
@@ -145,11 +141,12 @@ def _landscape(
     paint = hill_paint(rng)
     for distance, height, pale in ((near * 2.5, 0.2, 0.55), (near, 0.09, 0.15)):
         crest = _ridge(rng, camera, camera.horizon * height * rng.uniform(0.8, 2.2))
-        hill = rows > crest
-        colour = _textured(rng, paint, bottom, camera.width, fine=1.5)
+        top = max(int(crest.min()) - 1, 0)
+        hill = rows[top:] > crest
+        colour = _textured(rng, paint, bottom - top, camera.width, fine=1.5)
         colour += (haze - colour) * np.float32(pale)
-        np.copyto(image, colour, where=hill[..., None])
-        np.copyto(depth, np.float32(1 / distance), where=hill)
+        np.copyto(image[:, top:], colour, where=hill)
+        np.copyto(depth[top:], np.float32(1 / distance), where=hill)
     return image, depth, paint
 
 
@@ -167,14 +164,14 @@ def draw_backdrop(rng: np.random.Generator, camera: Camera) -> Backdrop:
     else:
         upper, depth, behind = _landscape(rng, camera, zenith, haze, behind_all)
     ground = camera.ground_inverse_depth()
-    rows = len(upper)
+    rows = upper.shape[1]
     behind_depth = np.zeros((camera.height, camera.width), np.float32)
     behind_depth[:rows] = depth
     on_ground = ground > behind_depth
     first_row = int(np.argmax(on_ground.any(axis=1)))
-    image = np.empty((camera.height, camera.width, 3), np.float32)
-    image[first_row:] = _ground(rng, camera, paint, first_row)
-    np.copyto(image[:rows], upper, where=~on_ground[:rows, :, None])
+    image = np.empty((3, camera.height, camera.width), np.float32)
+    image[:, first_row:] = _ground(rng, camera, paint, first_row)
+    np.copyto(image[:, :rows], upper, where=~on_ground[:rows])
     return Backdrop(
         image=image,
         inverse_depth=np.maximum(ground, behind_depth),

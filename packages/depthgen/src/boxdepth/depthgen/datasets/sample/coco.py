@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as rle
 
-from boxdepth.depthgen.datasets.sample.files import save_image, save_inverse_depth
+from boxdepth.depthgen.datasets.sample.files import save_inverse_depth, save_photo
 from boxdepth.depthgen.datasets.sample.render import Scene
 from boxdepth.depthgen.datasets.sample.shapes import CLASSES
 
@@ -56,9 +56,9 @@ class CocoWriter:
     def add(self, index: int, scene: Scene) -> None:
         """Write the pictures of one scene and note its annotations."""
         image_id = self._first + index
-        name = f"{image_id:012d}.png"
-        save_image(self._images / name, scene.image)
-        save_inverse_depth(self._depth / name, scene.inverse_depth)
+        name = f"{image_id:012d}.jpg"
+        save_photo(self._images / name, scene.image)
+        save_inverse_depth(self._depth / f"{image_id:012d}.png", scene.inverse_depth)
         height, width = scene.inverse_depth.shape
         self._records.append(
             {"id": image_id, "file_name": name, "height": height, "width": width, "license": 1}

@@ -10,12 +10,17 @@ INVERSE_DEPTH_UNIT = 1 / 65535
 """Inverse metres per step of a 16-bit depth PNG."""
 
 
-def save_image(path: Path, image: UInt8[np.ndarray, "h w 3"]) -> None:
-    """Write an image as PNG.
+def save_photo(path: Path, image: UInt8[np.ndarray, "h w 3"]) -> None:
+    """Write an image as JPEG of quality 95 with whole chroma, as photographs come.
 
-    PNG, not JPEG: its pixels are the drawn ones whichever codec reads them, so masks, colours and
-    results are the same on every machine.
+    JPEG, not PNG: a fifth of the bytes at a tenth of the time, and libjpeg-turbo's bytes do not
+    depend on the processor, while zlib-ng's, which packs Pillow's PNGs, may.
     """
+    Image.fromarray(image).save(path, format="JPEG", quality=95, subsampling=0)
+
+
+def save_image(path: Path, image: UInt8[np.ndarray, "h w 3"]) -> None:
+    """Write an image as PNG, where a layout asks for one."""
     Image.fromarray(image).save(path, compress_level=1)
 
 

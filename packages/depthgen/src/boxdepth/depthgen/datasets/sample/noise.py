@@ -5,6 +5,8 @@ from functools import cache
 import numpy as np
 from jaxtyping import Float32, Int64
 
+Planes = Float32[np.ndarray, "3 h w"]
+
 SIDE = 512
 _BANK_SEED = 2403_01214
 
@@ -16,7 +18,7 @@ def _filtered(rng: np.random.Generator, response: Float32[np.ndarray, "s r"]) ->
 
 
 @cache
-def bank(finest: float, coarsest: float) -> Float32[np.ndarray, "512 512 3"]:
+def bank(finest: float, coarsest: float) -> Float32[np.ndarray, "3 512 512"]:
     """Noise of zero mean and unit deviation whose detail lies between two wavelengths.
 
     Amplitude falls as 1/frequency between them, as it does in photographs.
@@ -31,36 +33,43 @@ def bank(finest: float, coarsest: float) -> Float32[np.ndarray, "512 512 3"]:
     response = np.exp(-((frequency / high) ** 2)) / np.hypot(frequency, low)
     response[0, 0] = 0
     response = response.astype(np.float32)
-    field = np.stack([_filtered(rng, response) for _ in range(3)], axis=-1)
+    field = np.stack([_filtered(rng, response) for _ in range(3)])
     field.setflags(write=False)
     return field
 
 
 @cache
-def grain() -> Float32[np.ndarray, "512 512 3"]:
+def grain() -> Float32[np.ndarray, "3 512 512"]:
     """White noise of unit deviation: what a sensor adds."""
-    field = np.random.default_rng(_BANK_SEED).standard_normal((SIDE, SIDE, 3), dtype=np.float32)
+    field = np.random.default_rng(_BANK_SEED).standard_normal((3, SIDE, SIDE), dtype=np.float32)
     field.setflags(write=False)
     return field
 
 
 def window(
-    noise: Float32[np.ndarray, "512 512 3"], *, top: int, left: int, height: int, width: int
-) -> Float32[np.ndarray, "{height} {width} 3"]:
-    """A rectangle of the endlessly repeated noise; a view where it needs no wrapping."""
-    top, left = top % SIDE, left % SIDE
-    if top + height <= SIDE and left + width <= SIDE:
-        return noise[top : top + height, left : left + width]
-    rows = np.arange(top, top + height) % SIDE
-    columns = np.arange(left, left + width) % SIDE
-    return noise[rows[:, None], columns[None, :]]
+    noise: Float32[np.ndarray, "3 512 512"], rng: np.random.Generator, height: int, width: int
+) -> Float32[np.ndarray, "3 {height} {width}"]:
+    """A rectangle of the noise from a random place: a view, or repeated where it is too small."""
+    top = int(rng.integers(max(SIDE - height, 0) + 1))
+    left = int(rng.integers(max(SIDE - width, 0) + 1))
+    if height <= SIDE and width <= SIDE:
+        return noise[:, top : top + height, left : left + width]
+    rows, columns = np.arange(height) % SIDE, np.arange(width) % SIDE
+    return noise[:, rows[:, None], columns[None, :]]
 
 
 def lookup(
-    noise: Float32[np.ndarray, "512 512 3"],
+    noise: Float32[np.ndarray, "3 512 512"],
     rows: Int64[np.ndarray, "h w"],
     columns: Int64[np.ndarray, "h w"],
-) -> Float32[np.ndarray, "h w 3"]:
+) -> Float32[np.ndarray, "3 h w"]:
     """The endlessly repeated noise at integer places."""
     flat = (rows & (SIDE - 1)) * SIDE + (columns & (SIDE - 1))
-    return noise.reshape(-1, 3).take(flat, axis=0)
+    return noise.reshape(3, -1).take(flat, axis=1)
+
+
+def mixed(
+    field: Float32[np.ndarray, "3 h w"], mix: Float32[np.ndarray, "3 3"]
+) -> Float32[np.ndarray, "3 h w"]:
+    """Noise channels to colour deviations, by the rows of ``mix``."""
+    return (mix.T @ field.reshape(3, -1)).reshape(field.shape)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32
 
-Colour = Float32[np.ndarray, "3"]
+Colour = Float32[np.ndarray, "3 1 1"]
 Mix = Float32[np.ndarray, "3 3"]
 
 CAMOUFLAGED_SHARE = 0.4
@@ -67,9 +67,14 @@ class Paint:
     mix: Mix
 
 
+def _shift(rng: np.random.Generator, most: float) -> Colour:
+    return rng.uniform(-most, most, (3, 1, 1)).astype(np.float32)
+
+
 def _pair(rng: np.random.Generator, pairs: tuple) -> tuple[Colour, Colour]:
-    first, second = np.array(pairs[int(rng.integers(len(pairs)))], np.float32) / np.float32(255)
-    shift = rng.uniform(-0.05, 0.05, 3).astype(np.float32)
+    chosen = np.array(pairs[int(rng.integers(len(pairs)))], np.float32) / np.float32(255)
+    first, second = chosen[..., None, None]
+    shift = _shift(rng, 0.05)
     gain = np.float32(rng.uniform(0.8, 1.12))
     contrast = np.float32(rng.uniform(0.15, 1.0))
     return first * gain + shift, (first + (second - first) * contrast) * gain + shift
@@ -118,15 +123,15 @@ def sky_colours(rng: np.random.Generator) -> tuple[Colour, Colour]:
 def shape_paint(rng: np.random.Generator) -> Paint:
     """Colours of an ordinary shape: a saturated one, and another of any kind for its pattern."""
     chosen = rng.choice(len(_SHAPES), 2, replace=False)
-    first, second = np.array(_SHAPES, np.float32)[chosen] / np.float32(255)
-    shift = rng.uniform(-0.06, 0.06, 3).astype(np.float32)
+    first, second = np.array(_SHAPES, np.float32)[chosen, :, None, None] / np.float32(255)
+    shift = _shift(rng, 0.06)
     second = first + (second - first) * np.float32(rng.uniform(0.35, 1.0))
     return Paint(first=first + shift, second=second, mix=noise_mix(rng, median=0.006, spread=2.2))
 
 
 def camouflaged_paint(rng: np.random.Generator, behind: Paint) -> Paint:
     """Colours and texture of a shape that wears what is behind it."""
-    shift = rng.uniform(-0.02, 0.02, 3).astype(np.float32)
+    shift = _shift(rng, 0.02)
     gain = np.float32(rng.uniform(0.95, 1.08))
     return Paint(
         first=behind.first * gain + shift, second=behind.second * gain + shift, mix=behind.mix

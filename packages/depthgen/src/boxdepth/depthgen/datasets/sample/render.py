@@ -161,7 +161,7 @@ def _shadow(image: np.ndarray, camera: Camera, item: _Drawn, sun: _Sun) -> None:
     soft = np.clip((np.float32(1.25 * radius) - gap) / np.float32(0.6 * radius), 0, 1)
     dark = soft * soft * np.float32(0.62 * (1 - sun.ambient * 0.45))
     dark *= 1 - np.float32(0.5 / length) * along
-    image[top:bottom, left:right] *= (1 - dark)[..., None]
+    image[:, top:bottom, left:right] *= 1 - dark
 
 
 def _pattern(rng: np.random.Generator, surface: Surface) -> Float32[np.ndarray, "h w"]:
@@ -186,25 +186,26 @@ def _pattern(rng: np.random.Generator, surface: Surface) -> Float32[np.ndarray, 
 
 def _shaded(
     rng: np.random.Generator, item: _Drawn, paint: Paint, sun: _Sun
-) -> Float32[np.ndarray, "h w 3"]:
+) -> Float32[np.ndarray, "3 h w"]:
     """The shape's colours under the sun, before haze."""
     surface = item.surface
     height, width = surface.inside.shape
-    top, left = (int(value) for value in rng.integers(noise.SIDE, size=2))
-    field = noise.window(noise.bank(4.0, 32.0), top=top, left=left, height=height, width=width)
-    colour = field @ paint.mix
+    colour = noise.mixed(noise.window(noise.bank(4.0, 32.0), rng, height, width), paint.mix)
     colour += paint.first
-    colour += _pattern(rng, surface)[..., None] * (paint.second - paint.first)
+    colour += _pattern(rng, surface) * (paint.second - paint.first)
     lit = np.tensordot(sun.direction, surface.normal, axes=1)
     ambient = np.float32(sun.ambient) * (np.float32(0.85) + np.float32(0.15) * surface.normal[1])
     light = ambient + np.float32(1.25 - sun.ambient) * np.maximum(lit, 0)
     light *= np.float32(1) - np.float32(0.3) * np.exp(-np.maximum(surface.along, 0) * np.float32(9))
-    colour *= light[..., None]
+    colour *= light
     if CLASSES[item.placed.label].glossy:
         half = sun.direction + np.array([0, 0, 1], np.float32)
         half /= np.sqrt((half * half).sum())
         mirror = np.maximum(np.tensordot(half, surface.normal, axes=1), 0)
-        colour += (np.float32(0.3) * mirror**24)[..., None]
+        mirror *= mirror
+        mirror *= mirror
+        mirror *= mirror
+        colour += np.float32(0.3) * mirror * mirror * mirror
     return colour
 
 
@@ -225,22 +226,24 @@ def _paints(
 def _hazed(image: np.ndarray, inverse_depth: np.ndarray, backdrop: Backdrop) -> None:
     """Mix in the air's colour by Koschmieder's law: ``exp(-density * distance)`` stays."""
     distance = 1 / np.maximum(inverse_depth, np.float32(1e-2))
-    air = (np.float32(1) - np.exp(distance * np.float32(-backdrop.density)))[..., None]
-    image += air * (backdrop.haze - image)
+    clear = np.exp(distance * np.float32(-backdrop.density))
+    image *= clear
+    image += (1 - clear) * backdrop.haze
 
 
 def _exposed(rng: np.random.Generator, image: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
     """Exposure, vignette and grain, rounded to bytes."""
-    height, width = image.shape[:2]
+    height, width = image.shape[1:]
     gain = np.float32(rng.uniform(0.95, 1.2) * 255)
-    rows = np.linspace(-1, 1, height, dtype=np.float32)[:, None, None]
-    columns = np.linspace(-1, 1, width, dtype=np.float32)[None, :, None]
+    rows = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
+    columns = np.linspace(-1, 1, width, dtype=np.float32)
     strength = np.float32(rng.uniform(0.0, 0.12))
     image *= gain * (1 - strength * (rows * rows + columns * columns))
-    top, left = (int(value) for value in rng.integers(noise.SIDE, size=2))
-    grain = noise.window(noise.grain(), top=top, left=left, height=height, width=width)
+    grain = noise.window(noise.grain(), rng, height, width)
     image += grain * np.float32(0.3 + 2.7 * rng.random() ** 2)
-    return np.clip(image + np.float32(0.5), 0, 255).astype(np.uint8)
+    image += np.float32(0.5)
+    np.clip(image, 0, 255, out=image)
+    return np.ascontiguousarray(image.astype(np.uint8).transpose(1, 2, 0))
 
 
 def render_scene(seed_sequence: np.random.SeedSequence, size: tuple[int, int]) -> Scene:
@@ -279,8 +282,10 @@ def render_scene(seed_sequence: np.random.SeedSequence, size: tuple[int, int]) -
         colour = _shaded(rng, item, paint, sun)
         _hazed(colour, own_depth, backdrop)
         cover = np.clip(item.surface.inside * np.float32(item.scale) + np.float32(0.5), 0, 1)
-        patch = image[item.patch]
-        patch += cover[..., None] * (colour - patch)
+        patch = image[:, *item.patch]
+        colour -= patch
+        colour *= cover
+        patch += colour
         np.copyto(inverse_depth[item.patch], own_depth, where=owner[item.patch] == index)
     return Scene(
         image=_exposed(rng, image),

@@ -84,8 +84,9 @@ def write_sample(
     Args:
         out: A folder that is new or empty.
         layout: ``coco`` (``train2017/``, ``val2017/``, ``annotations/``) or ``cityscapes``
-            (``leftImg8bit/``, ``gtFine/``). Both have ``depth/``: 16-bit PNGs of exact inverse
-            depth in units of 1/65535 per metre.
+            (``leftImg8bit/``, ``gtFine/``). Images are JPEG of quality 95 in the former, PNG in the
+            latter, as the originals are. Both have ``depth/``: 16-bit PNGs of exact inverse depth
+            in units of 1/65535 per metre.
         train: Scenes in the training split.
         val: Scenes in the validation split.
         size: (height, width) in pixels, at least 48 each.

@@ -1,0 +1,311 @@
+"""Train and measure ``dpt-scenes-tiny``, the depth model that depthgen embeds.
+
+    python pipelines/train_sample_dpt.py fit --out runs/dpt-scenes-tiny
+    python pipelines/train_sample_dpt.py measure packages/.../weights/dpt-scenes-tiny
+
+A DPT-Hybrid (arXiv:2103.13413) in small: convolutions down to 1/16, six transformer layers, the usual
+neck and head. It learns per-image min-max normalised inverse depth from scenes that no user's seed
+draws.
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, track
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, IterableDataset
+from transformers import DPTConfig, DPTForDepthEstimation, DPTImageProcessor
+
+from boxdepth.depthgen.datasets.sample import Scene, render_scene, scene_seed
+from boxdepth.depthgen.datasets.sample.pairs import NO_PAIRS, count_pairs, depth_pairs
+
+SIDE = 192
+SCENE_SIZES = ((192, 256),) * 6 + ((256, 320), (224, 224))
+_console = Console(stderr=True)
+app = typer.Typer(add_completion=False, help=__doc__, no_args_is_help=True)
+
+
+def tiny_config() -> DPTConfig:
+    """DPT-Hybrid with 2 million parameters and a square input of 192 pixels."""
+    return DPTConfig(
+        hidden_size=128,
+        num_hidden_layers=6,
+        num_attention_heads=4,
+        intermediate_size=384,
+        image_size=SIDE,
+        patch_size=16,
+        is_hybrid=True,
+        backbone_config={
+            "model_type": "bit",
+            "embedding_size": 32,
+            "hidden_sizes": [64, 128, 192, 192],
+            "depths": [2, 2, 2, 1],
+            "num_groups": 8,
+            "layer_type": "bottleneck",
+            "global_padding": "same",
+            "embedding_dynamic_padding": True,
+            "out_features": ["stage1", "stage2", "stage3"],
+        },
+        backbone_featmap_shape=[1, 192, SIDE // 16, SIDE // 16],
+        backbone_out_indices=[0, 1, 2, 5],
+        readout_type="project",
+        neck_hidden_sizes=[64, 128, 128, 128],
+        fusion_hidden_size=48,
+        use_auxiliary_head=False,
+    )
+
+
+def processor() -> DPTImageProcessor:
+    """Every step of the preparation spelt out: defaults differ between versions."""
+    return DPTImageProcessor(
+        do_resize=True,
+        size={"height": SIDE, "width": SIDE},
+        keep_aspect_ratio=False,
+        ensure_multiple_of=1,
+        resample=3,
+        do_rescale=True,
+        rescale_factor=1 / 255,
+        do_normalize=True,
+        image_mean=[0.5, 0.5, 0.5],
+        image_std=[0.5, 0.5, 0.5],
+        do_pad=False,
+    )
+
+
+def new_model() -> DPTForDepthEstimation:
+    """An untrained model whose neck and head begin at a scale from which they learn."""
+    model = DPTForDepthEstimation(tiny_config())
+    for module in (*model.neck.modules(), *model.head.modules()):
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    last = model.head.head[-2]  # a ReLU follows: begin where it lets gradients through
+    nn.init.normal_(last.weight, std=0.02)
+    nn.init.constant_(last.bias, 0.4)
+    return model
+
+
+def model_input(image: np.ndarray) -> Tensor:
+    """[h w 3] bytes -> [3 192 192] as :func:`processor` prepares it."""
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+    resized = functional.interpolate(
+        pixels, (SIDE, SIDE), mode="bicubic", antialias=True, align_corners=False
+    )
+    return (resized[0].clamp(0, 1) - 0.5) / 0.5
+
+
+def normalised(inverse_depth: np.ndarray) -> np.ndarray:
+    """Per-image min-max normalisation to [0, 1]."""
+    low, high = inverse_depth.min(), inverse_depth.max()
+    return (inverse_depth - low) / (high - low)
+
+
+class Scenes(IterableDataset):
+    """An endless stream of (input, normalised inverse depth), a fresh scene each."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        torch.set_num_threads(1)
+        index = 0
+        while True:
+            size = SCENE_SIZES[index % len(SCENE_SIZES)]
+            scene = render_scene(scene_seed(self._seed, "depth-train", index), size)
+            target = torch.from_numpy(normalised(scene.inverse_depth))[None, None]
+            target = functional.interpolate(target, (SIDE, SIDE), mode="nearest-exact")
+            yield model_input(scene.image), target[0, 0]
+            index += 1
+
+
+def _steps(values: Tensor, reach: int) -> tuple[Tensor, Tensor]:
+    across = values[:, :, reach:] - values[:, :, :-reach]
+    down = values[:, reach:] - values[:, :-reach]
+    return across, down
+
+
+def depth_loss(predicted: Tensor, target: Tensor) -> Tensor:
+    """L1 plus differences over 1 to 8 pixels, large errors and the smallest that matter alike.
+
+    The logarithm's unit, 0.004, is one 8-bit unit: pairs are trusted up to 1.4 of them
+    (arXiv:2403.01214, Eq. 3), so errors of that order must still be worth removing.
+    """
+    loss = (predicted - target).abs().mean()
+    for reach in (1, 2, 4, 8):
+        pairs = zip(_steps(predicted, reach), _steps(target, reach), strict=True)
+        for mine, true in pairs:
+            error = (mine - true).abs()
+            loss = loss + 0.25 * error.mean() + 0.004 * torch.log1p(error / 0.004).mean()
+    return loss
+
+
+def learning_rate(step: int, steps: int, peak: float) -> float:
+    """Linear warm-up over 3 %, then a cosine to 1 % of the peak."""
+    warm = max(steps * 0.03, 1)
+    if step < warm:
+        return peak * (step + 1) / warm
+    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warm) / (steps - warm))))
+
+
+def save(model: DPTForDepthEstimation, folder: Path) -> None:
+    """Write config, preprocessor and half-precision weights; the config asks for float32."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = model.config.to_dict() | {"dtype": "float32", "architectures": [type(model).__name__]}
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    processor().save_pretrained(folder)
+    state = {name: value.detach().half().contiguous() for name, value in model.state_dict().items()}
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def train(
+    model: DPTForDepthEstimation,
+    *,
+    out: Path,
+    seed: int,
+    steps: int,
+    batch: int,
+    peak: float,
+    half_until: float,
+) -> None:
+    """Fit the model; bfloat16 for the first ``half_until`` of the steps, float32 after."""
+    loader = DataLoader(Scenes(seed), batch_size=batch, num_workers=1, prefetch_factor=4)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=peak, weight_decay=0.02)
+    model.train().to(memory_format=torch.channels_last)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=_console) as bar:
+        task = bar.add_task("fit", total=steps)
+        recent = 0.0
+        for step, (images, target) in zip(range(steps), loader, strict=False):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step, steps, peak)
+            half = step < half_until * steps
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                predicted = model(
+                    images.contiguous(memory_format=torch.channels_last)
+                ).predicted_depth
+            loss = depth_loss(predicted.float(), target)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            recent = loss.item() if step == 0 else 0.98 * recent + 0.02 * loss.item()
+            bar.update(task, advance=1, description=f"fit: loss {recent:.4f}")
+            if step % 50 == 0 and not _console.is_terminal:
+                _console.print(f"step {step}/{steps} loss {recent:.4f}")
+            if step % 500 == 499:
+                save(model, out)
+    save(model, out)
+
+
+@torch.no_grad()
+def predict(model: DPTForDepthEstimation, image: np.ndarray) -> np.ndarray:
+    """Relative inverse depth at the image's own size, larger is nearer."""
+    predicted = model(model_input(image)[None]).predicted_depth
+    size = image.shape[:2]
+    resized = functional.interpolate(predicted[:, None], size, mode="bilinear", align_corners=False)
+    return resized[0, 0].numpy()
+
+
+def abs_rel(predicted: np.ndarray, true: np.ndarray) -> float:
+    """Mean relative error of depth after the best scale and shift of inverse depth.
+
+    The sky, which has no depth, is left out; aligned inverse depth is held above half of the least
+    true one.
+    """
+    seen = true > 0
+    design = np.stack([predicted[seen], np.ones(int(seen.sum()))], axis=1)
+    scale, shift = np.linalg.lstsq(design, true[seen].astype(np.float64), rcond=None)[0]
+    aligned = np.maximum(scale * predicted[seen] + shift, 0.5 * true[seen].min())
+    return float(np.mean(np.abs(true[seen] / aligned - 1)))
+
+
+def mean_map(count: int, size: tuple[int, int]) -> np.ndarray:
+    """The trivial baseline: the mean normalised inverse depth of training scenes."""
+    maps = [
+        normalised(render_scene(scene_seed(0, "depth-train", index), size).inverse_depth)
+        for index in range(count)
+    ]
+    return np.mean(maps, axis=0)
+
+
+def quality(
+    model: DPTForDepthEstimation | None, scenes: list[Scene], fallback: np.ndarray
+) -> dict[str, float]:
+    """AbsRel and pair shares of a model's depth, or of ``fallback`` without one."""
+    errors, counts = [], NO_PAIRS
+    for scene in scenes:
+        predicted = fallback if model is None else predict(model, scene.image)
+        errors.append(abs_rel(predicted, scene.inverse_depth))
+        counts += count_pairs(depth_pairs(predicted.astype(np.float32)), scene.masks)
+    return {
+        "abs_rel": round(float(np.mean(errors)), 4),
+        "within": round(counts.within_share, 4),
+        "across": round(counts.across_share, 4),
+    }
+
+
+def measured(model: DPTForDepthEstimation, count: int) -> dict[str, Any]:
+    """Figures on scenes that neither training nor any user saw, beside baseline and truth."""
+    size = (192, 256)
+    scenes = [
+        render_scene(scene_seed(0, "depth-test", index), size)
+        for index in track(range(count), description="scenes", console=_console)
+    ]
+    exact = NO_PAIRS
+    for scene in scenes:
+        exact += count_pairs(depth_pairs(scene.inverse_depth), scene.masks)
+    fallback = mean_map(200, size)
+    return {
+        "scenes": count,
+        "model": quality(model.eval(), scenes, fallback),
+        "mean_map": quality(None, scenes, fallback),
+        "exact": {"within": round(exact.within_share, 4), "across": round(exact.across_share, 4)},
+    }
+
+
+@app.command()
+def fit(
+    out: Annotated[Path, typer.Option(help="Folder of the trained model.")],
+    init: Annotated[Path | None, typer.Option(help="Model folder to go on from.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the scenes and of the weights.")] = 0,
+    steps: Annotated[int, typer.Option(min=1)] = 2400,
+    batch: Annotated[int, typer.Option(min=1)] = 16,
+    peak: Annotated[float, typer.Option(help="Highest learning rate.")] = 1.5e-3,
+    half_until: Annotated[float, typer.Option(help="Share of the steps in bfloat16.")] = 0.8,
+    threads: Annotated[int, typer.Option(min=1)] = 2,
+    scenes: Annotated[int, typer.Option(help="Unseen scenes to measure on.")] = 200,
+) -> None:
+    """Train from scratch, or go on from a model; then measure. About 20 minutes on 2 cores."""
+    torch.manual_seed(seed)
+    torch.set_num_threads(threads)
+    model = load(init) if init is not None else new_model()
+    train(model, out=out, seed=seed, steps=steps, batch=batch, peak=peak, half_until=half_until)
+    typer.echo(json.dumps(measured(load(out), scenes), indent=2))
+
+
+def load(folder: Path) -> DPTForDepthEstimation:
+    """Load a model in float32."""
+    return DPTForDepthEstimation.from_pretrained(folder, dtype=torch.float32)
+
+
+@app.command()
+def measure(
+    folder: Annotated[Path, typer.Argument(help="Folder of a model.")],
+    scenes: Annotated[int, typer.Option(help="Unseen scenes to measure on.")] = 200,
+) -> None:
+    """Print a model's quality on unseen scenes as JSON."""
+    typer.echo(json.dumps(measured(load(folder), scenes), indent=2))
+
+
+if __name__ == "__main__":
+    app()
