@@ -24,7 +24,7 @@ def depth_loss(
         reduction: one mean over all cells, so that large boxes weigh more (the authors' code), or
             the mean of every instance's mean.
     """
-    error = ((depth - target).square() * box_bitmaps[:, None]).sum(dim=(1, 2, 3))
+    error = ((depth - target.detach()).square() * box_bitmaps[:, None]).sum(dim=(1, 2, 3))
     cells = box_bitmaps.sum(dim=(1, 2))
     if reduction == "pixels":
         return error.sum() / cells.sum().clamp(min=1)
