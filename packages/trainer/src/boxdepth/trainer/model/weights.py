@@ -147,8 +147,8 @@ def _accounts(state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> _Ac
         if name not in state:
             continue
         seen, expected = tuple(tensor.shape), tuple(state[name].shape)
-        if seen == expected:
-            accounts.loaded[name] = tensor.to(state[name].dtype)
+        if seen == expected or tensor.numel() == state[name].numel() == 1:
+            accounts.loaded[name] = tensor.reshape(expected).to(state[name].dtype)
         elif name.startswith(CLASS_LAYERS) and seen[1:] == expected[1:]:
             accounts.started_anew.append(f"{name} ({seen[0]} classes, expected {expected[0]})")
         else:
