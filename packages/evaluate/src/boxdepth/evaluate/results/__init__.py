@@ -1,5 +1,6 @@
 """The guarded input layer: whatever leaves it is checked, columnar and safe for compiled code."""
 
+from boxdepth.evaluate.results import rle
 from boxdepth.evaluate.results.annotations import GroundTruth, read_annotations
 from boxdepth.evaluate.results.json_document import JsonLimits, load_json
 from boxdepth.evaluate.results.masks import MaskTable
@@ -25,4 +26,5 @@ __all__ = [
     "load_json",
     "read_annotations",
     "read_predictions",
+    "rle",
 ]

@@ -58,6 +58,23 @@ class GroundTruth:
         chosen = {column: getattr(self, column)[rows] for column in columns}
         return replace(self, **chosen, masks=self.masks.take(rows))
 
+    def only_images(self, kept: Int64[np.ndarray, " m"]) -> "GroundTruth":
+        """The same with the images at the (rising) places `kept` alone."""
+        return _only_images(self, kept)
+
+
+def _only_images(truth: GroundTruth, kept: np.ndarray) -> GroundTruth:
+    rows = np.flatnonzero(np.isin(truth.image_index, kept))
+    part = truth.take(rows)
+    names = truth.image_names
+    return replace(
+        part,
+        image_ids=truth.image_ids[kept],
+        image_sizes=truth.image_sizes[kept],
+        image_names=tuple(names[i] for i in kept.tolist()) if names else (),
+        image_index=np.searchsorted(kept, part.image_index),
+    )
+
 
 def read_annotations(
     annotations: Path | dict[str, Any],

@@ -252,3 +252,30 @@ def _misses(lengths: np.ndarray, pixels: int) -> str:
         f"RLE runs sum to {int(lengths.sum())} (smallest {int(lengths.min())}), "
         f"expected {pixels} = height x width, none negative"
     )
+
+
+def mask_ious(
+    detections: MaskTable, objects: MaskTable, crowd: Bool[np.ndarray, " g"]
+) -> Float64[np.ndarray, "d g"]:
+    """IoU of every detection with every object; with a crowd region, the share of the detection."""
+    if not len(detections.areas) or not len(objects.areas):
+        return np.zeros((len(detections.areas), len(objects.areas)))
+    found = mask_api.iou(detections.rles(), objects.rles(), crowd.astype(int).tolist())
+    return np.asarray(found, dtype=np.float64)
+
+
+def box_ious(
+    detections: Float64[np.ndarray, "d 4"],
+    objects: Float64[np.ndarray, "g 4"],
+    crowd: Bool[np.ndarray, " g"],
+) -> Float64[np.ndarray, "d g"]:
+    """The same for boxes xywh."""
+    low = np.maximum(detections[:, None, :2], objects[None, :, :2])
+    ends = (
+        detections[:, None, :2] + detections[:, None, 2:],
+        objects[None, :, :2] + objects[None, :, 2:],
+    )
+    shared = np.clip(np.minimum(*ends) - low, 0, None).prod(axis=2)
+    own, other = detections[:, 2:].prod(axis=1)[:, None], objects[:, 2:].prod(axis=1)[None]
+    union = np.where(crowd[None], own, own + other - shared)
+    return np.asarray(np.divide(shared, union, out=np.zeros_like(shared), where=union > 0))

@@ -1,0 +1,212 @@
+"""Are the differences between results real? A paired bootstrap over images.
+
+Images are drawn anew with replacement, the same draw for every results file, and AP is computed
+again: what two files have in common (easy images, hard ones) cancels in the difference.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from boxdepth.evaluate.coco_ap import IouType
+from boxdepth.evaluate.coco_ap.evaluation import cannot_compare
+from boxdepth.evaluate.coco_ap.matching import Matches, average_precisions, match
+from boxdepth.evaluate.results import (
+    DataError,
+    GroundTruth,
+    Predictions,
+    UsageError,
+    read_annotations,
+    read_predictions,
+)
+from boxdepth.evaluate.results.workers import Workers
+
+# Numbers per block of weights x detections: a few dozen megabytes.
+_BLOCK = 4_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A number and the interval that holds 95 % of its bootstrap values; None if undefined."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+    def to_json(self) -> dict[str, float | None]:
+        """The three numbers by name."""
+        return {"value": self.value, "low": self.low, "high": self.high}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contender:
+    """One results file beside the first one, the baseline.
+
+    Attributes:
+        name: its path.
+        ap, ap50: with their intervals.
+        difference: its AP minus the baseline's, None for the baseline itself.
+        p_worse: share of draws in which it is worse than the baseline.
+        per_class: class name to (AP, difference to the baseline).
+        warnings: from reading it.
+    """
+
+    name: str
+    ap: Estimate
+    ap50: Estimate
+    difference: Estimate | None
+    p_worse: float | None
+    per_class: dict[str, tuple[Estimate, Estimate | None]]
+    warnings: tuple[str, ...]
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether the whole interval of the difference lies below zero."""
+        high = self.difference.high if self.difference else None
+        return high is not None and high < 0
+
+    def to_json(self) -> dict[str, Any]:
+        """As `evaluate compare --json` prints it."""
+        return {
+            "name": self.name,
+            "ap": self.ap.to_json(),
+            "ap50": self.ap50.to_json(),
+            "difference": self.difference.to_json() if self.difference else None,
+            "p_worse": self.p_worse,
+            "worse": self.is_worse,
+            "per_class": {
+                name: {"ap": ap.to_json(), "difference": gap.to_json() if gap else None}
+                for name, (ap, gap) in self.per_class.items()
+            },
+            "warnings": list(self.warnings),
+        }
+
+
+def compare_results(
+    files: Sequence[Path],
+    annotations: Path,
+    *,
+    iou_type: IouType = "segm",
+    draws: int = 1000,
+    seed: int = 0,
+    workers: int = 1,
+) -> list[Contender]:
+    """Compare results files with the first of them.
+
+    Args:
+        files: two or more COCO results files; the first is the baseline.
+        annotations: COCO annotations for all of them.
+        iou_type: what is compared.
+        draws: bootstrap draws; the interval's ends are uncertain by a few percent at 1000.
+        seed: of the draws, which are the same for every file.
+        workers: processes that read the files.
+
+    Raises:
+        DataError: names what is wrong with a file.
+        UsageError: fewer than two files, or fewer than 20 draws.
+    """
+    if len(files) < 2:
+        raise UsageError("compare needs two results files or more; the first is the baseline.")
+    if draws < 20:
+        raise UsageError(f"{draws} draws say nothing about an interval: pass at least 20.")
+    truth = read_annotations(annotations)
+    images = len(truth.image_ids)
+    if images < 2:
+        raise DataError(f"{truth.source}: {images} image; a bootstrap needs several")
+    weights = _draw(images, draws, seed)
+    tables: list[Float64[np.ndarray, "k t b"]] = []
+    notes = []
+    with Workers(workers) as pool:
+        for file in files:
+            predictions = read_predictions(file, truth, workers=pool)
+            fault = cannot_compare(truth, predictions, iou_type)
+            if fault:
+                raise DataError(fault)
+            matches = match(truth, predictions, iou_type)
+            tables.append(class_aps(truth, predictions, matches, weights))
+            notes.append(predictions.notes)
+    return [
+        _contender(str(file), truth, table, None if file_index == 0 else tables[0], warnings)
+        for file_index, (file, table, warnings) in enumerate(zip(files, tables, notes, strict=True))
+    ]
+
+
+def class_aps(
+    truth: GroundTruth,
+    predictions: Predictions,
+    matches: Matches,
+    weights: Float64[np.ndarray, "b i"],
+) -> Float64[np.ndarray, "k t b"]:
+    """AP of each class and threshold under each weighting of images; NaN where undefined."""
+    classes, thresholds = len(truth.category_ids), len(matches.annotation)
+    table = np.full((classes, thresholds, len(weights)), np.nan)
+    order = np.argsort(-predictions.scores, kind="stable")
+    for category in np.unique(truth.category_index[~truth.crowd]).tolist():
+        mine = ~truth.crowd & (truth.category_index == category)
+        per_image = np.bincount(truth.image_index[mine], minlength=weights.shape[1])
+        wanted = weights @ per_image.astype(np.float64)
+        rows = order[predictions.category_index[order] == category]
+        for threshold in range(thresholds):
+            counted = rows[~matches.ignored[threshold, rows]]
+            right = matches.annotation[threshold, counted] >= 0
+            images = predictions.image_index[counted]
+            step = max(1, _BLOCK // max(len(counted), 1))
+            for begin in range(0, len(weights), step):
+                lines = slice(begin, begin + step)
+                drawn = weights[lines][:, images]
+                table[category, threshold, lines] = average_precisions(right, drawn, wanted[lines])
+    return table
+
+
+def _draw(images: int, draws: int, seed: int) -> Float64[np.ndarray, "b i"]:
+    """Line 0: every image once. The others: how often each image was drawn."""
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(images, np.full(images, 1 / images), size=draws)
+    return np.concatenate((np.ones((1, images)), drawn.astype(np.float64)))
+
+
+def _contender(
+    name: str,
+    truth: GroundTruth,
+    table: Float64[np.ndarray, "k t b"],
+    baseline: Float64[np.ndarray, "k t b"] | None,
+    warnings: tuple[str, ...],
+) -> Contender:
+    ap, ap50 = _mean(table.reshape(-1, table.shape[2])), _mean(table[:, 0])
+    gap = None if baseline is None else ap - _mean(baseline.reshape(-1, table.shape[2]))
+    by_class = table.mean(axis=1)
+    gaps = None if baseline is None else by_class - baseline.mean(axis=1)
+    per_class = {
+        class_name: (_estimate(by_class[k]), None if gaps is None else _estimate(gaps[k]))
+        for k, class_name in enumerate(truth.category_names)
+        if not np.isnan(by_class[k, 0])
+    }
+    return Contender(
+        name=name,
+        ap=_estimate(ap),
+        ap50=_estimate(ap50),
+        difference=None if gap is None else _estimate(gap),
+        p_worse=None if gap is None or np.isnan(gap).any() else float((gap[1:] < 0).mean()),
+        per_class=per_class,
+        warnings=warnings,
+    )
+
+
+def _mean(table: Float64[np.ndarray, "n b"]) -> Float64[np.ndarray, " b"]:
+    defined = ~np.isnan(table)
+    counts = defined.sum(axis=0)
+    total = np.where(defined, table, 0.0).sum(axis=0)
+    return np.where(counts > 0, total / np.maximum(counts, 1), np.nan)
+
+
+def _estimate(values: Float64[np.ndarray, " b"]) -> Estimate:
+    """The first value is the whole set's, the others are draws."""
+    draws = values[1:][~np.isnan(values[1:])]
+    if np.isnan(values[0]) or not draws.size:
+        return Estimate(value=None, low=None, high=None)
+    low, high = np.quantile(draws, (0.025, 0.975)).tolist()
+    return Estimate(value=float(values[0]), low=low, high=high)
