@@ -1,7 +1,7 @@
 """Says in words why an AP is low or zero, and what it would be after each likely cure."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,16 +36,16 @@ class Finding:
     Attributes:
         problem: what is wrong, in words.
         advice: how to mend it for good.
-        ap_after: AP once it (and the findings before it) are mended.
+        ap_after: AP by shape ("segm", "bbox") once it and the findings before it are mended.
     """
 
     problem: str
     advice: str
-    ap_after: float
+    ap_after: Mapping[str, float]
 
     def to_json(self) -> dict[str, Any]:
         """The fields by name."""
-        return {"problem": self.problem, "advice": self.advice, "ap_after": self.ap_after}
+        return {"problem": self.problem, "advice": self.advice, "ap_after": dict(self.ap_after)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,18 +54,16 @@ class CheckReport:
 
     Attributes:
         error: why the file cannot be scored as it is, or None.
-        iou_type: what every AP here compares.
-        ap: AP as the file is; None if it cannot be scored.
+        ap: AP of the file as it is, by shape ("segm", "bbox"); empty if it cannot be scored.
         findings: mistakes and cures, to be applied in this order.
-        class_agnostic_ap: AP if all classes were one, after the cures: high beside a low AP means
-            that places are right and classes wrong.
+        class_agnostic_ap: box AP if all classes were one, after the cures: high beside a low AP
+            means that places are right and classes wrong.
         notes: everything else worth knowing, in sentences.
         images: how many images the APs are about.
     """
 
     error: str | None
-    iou_type: IouType
-    ap: float | None
+    ap: Mapping[str, float]
     findings: tuple[Finding, ...]
     class_agnostic_ap: float | None
     notes: tuple[str, ...]
@@ -81,8 +79,7 @@ class CheckReport:
         return {
             "sound": self.is_sound,
             "error": self.error,
-            "iou_type": self.iou_type,
-            "ap": self.ap,
+            "ap": dict(self.ap),
             "findings": [finding.to_json() for finding in self.findings],
             "class_agnostic_ap": self.class_agnostic_ap,
             "notes": list(self.notes),
@@ -99,21 +96,18 @@ def check_results(
         DataError: the annotations themselves are faulty, or the results are no JSON list.
     """
     truth = read_annotations(annotations)
-    records = _load(predictions)
-    truth, records = _sampled(truth, records)
+    truth, records = _sampled(truth, _load(predictions))
     error, table = _try(records, truth)
-    iou_type = _shape(truth, records)
-    ap = _ap(truth, table, iou_type)
-    findings, records = _cure(records, truth, iou_type, ap)
+    shapes = _shapes(truth, records)
+    aps = _aps(truth, table, shapes)
+    findings, records = _cure(records, truth, shapes, aps)
     _, mended = _try(records, truth)
-    notes = () if mended is None else (*truth.notes, *mended.notes, *_notes(truth, mended))
     return CheckReport(
         error=error,
-        iou_type=iou_type,
-        ap=ap,
+        ap=aps,
         findings=tuple(findings),
-        class_agnostic_ap=None if mended is None else _class_agnostic(truth, mended, iou_type),
-        notes=notes,
+        class_agnostic_ap=None if mended is None else _class_agnostic(truth, mended),
+        notes=() if mended is None else (*truth.notes, *mended.notes, *_notes(truth, mended)),
         images=len(truth.image_ids),
     )
 
@@ -158,58 +152,79 @@ def _try(records: list[Record], truth: GroundTruth) -> tuple[str | None, Predict
         return str(error), None
 
 
-def _shape(truth: GroundTruth, records: list[Record]) -> IouType:
+def _shapes(truth: GroundTruth, records: list[Record]) -> tuple[IouType, ...]:
     masked = bool(records) and all(record.get("segmentation") for record in records)
-    return "segm" if masked and len(truth) and truth.masks.present.all() else "bbox"
+    masked = masked and len(truth) > 0 and bool(truth.masks.present.all())
+    boxed = any(record.get("bbox") for record in records)
+    return (*(("segm",) if masked else ()), *(("bbox",) if boxed or not masked else ()))
 
 
-def _ap(truth: GroundTruth, table: Predictions | None, iou_type: IouType) -> float | None:
-    if table is None or cannot_compare(truth, table, iou_type):
-        return None
-    report = evaluate_tables(truth, table, iou_types=(iou_type,))
-    summary = report.segm if iou_type == "segm" else report.bbox
-    return summary.ap if summary else None
+def _aps(
+    truth: GroundTruth, table: Predictions | None, shapes: Sequence[IouType]
+) -> dict[str, float]:
+    if table is None or any(cannot_compare(truth, table, shape) for shape in shapes):
+        return {}
+    report = evaluate_tables(truth, table, iou_types=shapes)
+    summaries = {"segm": report.segm, "bbox": report.bbox}
+    return {name: s.ap for name, s in summaries.items() if s is not None and s.ap is not None}
 
 
 def _cure(
-    records: list[Record], truth: GroundTruth, iou_type: IouType, ap: float | None
+    records: list[Record], truth: GroundTruth, shapes: Sequence[IouType], aps: dict[str, float]
 ) -> tuple[list[Finding], list[Record]]:
-    """Apply the best cure, and again, as long as one raises the AP."""
+    """Apply the best cure, and again, as long as one raises an AP."""
     findings: list[Finding] = []
-    best = ap if ap is not None else -1.0
+    best = sum(aps.values()) if aps else -1.0
     for _ in range(_ROUNDS):
-        trials = [(cure, *_trial(cure, records, truth, iou_type)) for cure in CURES]
-        cure, after, mended = max(trials, key=lambda trial: trial[1])
-        if mended is None or after < best + _GAIN:
+        error, _table = _try(records, truth)
+        trials = [_trial(cure, records, truth, shapes, error) for cure in CURES]
+        trial = max(trials, key=lambda trial: trial.worth)
+        if trial.records is None or trial.worth < best + _GAIN:
             break
-        findings.append(Finding(problem=cure.problem, advice=cure.advice, ap_after=max(after, 0.0)))
-        records, best = mended, after
+        findings.append(
+            Finding(problem=trial.cure.problem, advice=trial.cure.advice, ap_after=trial.aps)
+        )
+        records, best = trial.records, trial.worth
     return findings, records
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Trial:
+    """What a cure led to; `worth` is the sum of APs, below 0 where there is none yet."""
+
+    cure: Cure
+    records: list[Record] | None
+    aps: dict[str, float]
+    worth: float
+
+
 def _trial(
-    cure: Cure, records: list[Record], truth: GroundTruth, iou_type: IouType
-) -> tuple[float, list[Record] | None]:
-    """AP after a cure: -1 for one that does not apply, -0.5 if it leaves fewer faults at least."""
+    cure: Cure,
+    records: list[Record],
+    truth: GroundTruth,
+    shapes: Sequence[IouType],
+    error_before: str | None,
+) -> _Trial:
     mended = cure.apply(records, truth)
     if mended is None:
-        return -1.0, None
+        return _Trial(cure=cure, records=None, aps={}, worth=-1.0)
     error, table = _try(mended, truth)
-    ap = _ap(truth, table, iou_type)
-    if ap is not None:
-        return ap, mended
-    before, _ = _try(records, truth)
-    return (-0.5 if before is not None and error != before else -1.0), mended
+    aps = _aps(truth, table, shapes)
+    if aps:
+        return _Trial(cure=cure, records=mended, aps=aps, worth=sum(aps.values()))
+    helps = error_before is not None and error != error_before
+    return _Trial(cure=cure, records=mended, aps={}, worth=-0.5 if helps else -1.0)
 
 
-def _class_agnostic(truth: GroundTruth, table: Predictions, iou_type: IouType) -> float | None:
+def _class_agnostic(truth: GroundTruth, table: Predictions) -> float | None:
     one = replace(
         truth,
         category_ids=np.zeros(1, dtype=np.int64),
         category_names=("anything",),
         category_index=np.zeros_like(truth.category_index),
     )
-    return _ap(one, replace(table, category_index=np.zeros_like(table.category_index)), iou_type)
+    single = replace(table, category_index=np.zeros_like(table.category_index))
+    return _aps(one, single, ("bbox",)).get("bbox")
 
 
 def _notes(truth: GroundTruth, table: Predictions) -> list[str]:
@@ -218,8 +233,8 @@ def _notes(truth: GroundTruth, table: Predictions) -> list[str]:
     if 0 < len(covered) < len(truth.image_ids):
         part = truth.only_images(covered)
         place = np.searchsorted(covered, table.image_index)
-        ap = _ap(part, replace(table, image_index=place), "bbox")
-        notes.append(f"Box AP over the {len(covered)} images that have results: {_percent(ap)}.")
+        ap = _aps(part, replace(table, image_index=place), ("bbox",)).get("bbox", 0.0)
+        notes.append(f"Box AP over the {len(covered)} images that have results: {ap:.1%}.")
     if len(table) > 1 and len(np.unique(table.scores)) == 1:
         notes.append("All scores are equal: AP then depends on an order that means nothing.")
     crowded = Counter(table.image_index.tolist()).most_common(1)
@@ -250,7 +265,3 @@ def _mask_notes(table: Predictions) -> list[str]:
             "are masks transposed, shifted, or in another order?"
         )
     return notes
-
-
-def _percent(value: float | None) -> str:
-    return "undefined" if value is None else f"{100 * value:.1f} %"

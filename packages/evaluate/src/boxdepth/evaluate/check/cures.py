@@ -127,6 +127,12 @@ def boxes_from_fractions(records: Sequence[Record], truth: GroundTruth) -> list[
     return _with_boxes(records, boxes * scale)
 
 
+def boxes_from_yolo(records: Sequence[Record], truth: GroundTruth) -> list[Record] | None:
+    """Boxes [centre x, centre y, width, height] in fractions of the image become pixels."""
+    scaled = boxes_from_fractions(records, truth)
+    return None if scaled is None else boxes_from_centres(scaled, truth)
+
+
 def masks_resized(records: Sequence[Record], truth: GroundTruth) -> list[Record] | None:
     """Masks of another size are stretched over the image (nearest pixel)."""
     sizes = dict(zip(truth.image_ids.tolist(), truth.image_sizes.tolist(), strict=True))
@@ -209,6 +215,11 @@ CURES = (
         apply=boxes_from_fractions,
     ),
     Cure(
+        problem="boxes are YOLO's: centre and size, in fractions of the image",
+        advice="multiply by the image's width and height, and write the upper left corner",
+        apply=boxes_from_yolo,
+    ),
+    Cure(
         problem="boxes are centres and sizes [cx, cy, width, height]",
         advice="write the upper left corner: [cx - width / 2, cy - height / 2, width, height]",
         apply=boxes_from_centres,
@@ -241,16 +252,13 @@ def _replaced(record: Record, key: str, value: object) -> Record:
 def _mapped_categories(
     records: Sequence[Record], truth: GroundTruth, change: Callable[[int], int | None]
 ) -> list[Record] | None:
-    values = {
-        record.get("category_id") for record in records if type(record.get("category_id")) is int
-    }
+    column = [record.get("category_id") for record in records]
+    values = {value for value in column if type(value) is int}
     target = {value: change(value) for value in values}
     known = set(truth.category_ids.tolist())
     if not values or not set(target.values()) <= known:
         return None
-    return _changed(
-        records, lambda r: _replaced(r, "category_id", target.get(r.get("category_id")))
-    )
+    return _changed(records, lambda r: _replaced(r, "category_id", target.get(r["category_id"])))
 
 
 def _with_boxes(records: Sequence[Record], boxes: Float64[np.ndarray, "n 4"]) -> list[Record]:
@@ -284,16 +292,16 @@ def _plain(name: str) -> str:
 
 def _decoded(mask: Record) -> np.ndarray | None:
     size, counts = mask.get("size"), mask.get("counts")
-    sound = isinstance(size, list) and len(size) == 2 and all(type(s) is int for s in size)
-    if not sound or not isinstance(counts, str) or not counts.isascii() or not counts:
+    if not isinstance(size, list) or len(size) != 2 or not all(type(s) is int for s in size):
         return None
-    if not 0 < size[0] * size[1] <= rle.MAX_PIXELS:
+    pixels = size[0] * size[1]
+    if not isinstance(counts, str) or not counts.isascii() or not 0 < pixels <= rle.MAX_PIXELS:
         return None
     data = np.frombuffer(counts.encode("ascii"), dtype=np.uint8)
     lengths = np.array([len(data)])
     if not rle.well_formed(data, lengths)[0]:
         return None
     runs = rle.decode_strings(data, lengths)
-    if not rle.fills(runs, np.array([size[0] * size[1]]))[0]:
+    if not rle.fills(runs, np.array([pixels]))[0]:
         return None
     return rle.to_mask(runs.lengths(0), size[0], size[1])
