@@ -171,8 +171,7 @@ def run(
     _prepare(chosen, source, scenes, scene_counts)
     folder.mkdir(parents=True, exist_ok=True)
     asked = _write_config(row, chosen, scale, folder, backbone_weights=backbone_weights, seed=seed)
-    stores_given = ("--train", str(source.train), "--val", str(source.val))
-    fitted = fit(asked, folder / "run", *stores_given, *options)
+    fitted = fit(asked, folder / "run", "--train", str(source.train), *options)
     predict(folder / "run", source.val, folder / "predictions.json")
     scores = score(folder / "predictions.json", source.annotations, "--protocol", source.protocol)
     about = {"row": row.name, "data": chosen, "scale": scale, "seed": seed}
@@ -224,7 +223,9 @@ def _write_config(
     backbone_weights: Path | None,
     seed: int,
 ) -> Path:
-    config = config_of(row, data, scale=scale).model_copy(update={"seed": seed})
+    config = config_of(row, data, scale=scale)
+    unseen = config.data.model_copy(update={"train": None, "val": None})
+    config = config.model_copy(update={"seed": seed, "data": unseen})
     if backbone_weights is not None:
         backbone = config.model.backbone.model_copy(update={"weights": backbone_weights})
         model = config.model.model_copy(update={"backbone": backbone})

@@ -44,9 +44,10 @@ def ensure_store(store: Path, *source: str, title: str) -> None:
 
 def fit(config: Path, run: Path, *options: str) -> dict[str, Any]:
     """Train a resolved configuration; an interrupted run resumes."""
-    resume = ["--resume"] if (run / "latest").exists() else []
+    started, saved = (run / "run.json").exists(), (run / "latest").exists()
+    again = ["--resume"] if saved else ["--overwrite"] if started else []
     where = ("--config", str(config), "--out", str(run))
-    return call("Fit", "trainer", "fit", *where, *resume, *options, "--json")
+    return call("Fit", "trainer", "fit", *where, *again, *options, "--json")
 
 
 def predict(run: Path, store: Path, out: Path, *options: str) -> dict[str, Any]:
