@@ -83,15 +83,14 @@ def processor() -> DPTImageProcessor:
 
 def new_model() -> DPTForDepthEstimation:
     """An untrained model whose neck and head begin at a scale from which they learn."""
-    model = DPTForDepthEstimation(tiny_config())
-    for module in (*model.neck.modules(), *model.head.modules()):
+    model = DPTForDepthEstimation._from_config(tiny_config(), attn_implementation="eager")
+    for name, module in (*model.neck.named_modules(), *model.head.named_modules()):
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    last = model.head.head[-2]  # a ReLU follows: begin where it lets gradients through
-    nn.init.normal_(last.weight, std=0.02)
-    nn.init.constant_(last.bias, 0.4)
+            if name.endswith("convolution2"):  # residual branches begin at nothing
+                nn.init.zeros_(module.weight)
     return model
 
 
@@ -181,6 +180,9 @@ def train(
     loader = DataLoader(Scenes(seed), batch_size=batch, num_workers=1, prefetch_factor=4)
     optimizer = torch.optim.AdamW(model.parameters(), lr=peak, weight_decay=0.02)
     model.train().to(memory_format=torch.channels_last)
+    # The last ReLU would pass no gradient wherever the output once fell below 0 (tried: the whole
+    # output dies within 50 steps). It has no weights and is there again when the model is loaded.
+    model.head.head[-1] = nn.Identity()
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=_console) as bar:
         task = bar.add_task("fit", total=steps)
@@ -198,7 +200,7 @@ def train(
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
-            recent = loss.item() if step == 0 else 0.98 * recent + 0.02 * loss.item()
+            recent = loss.item() if step == 0 else 0.95 * recent + 0.05 * loss.item()
             bar.update(task, advance=1, description=f"fit: loss {recent:.4f}")
             if step % 50 == 0 and not _console.is_terminal:
                 _console.print(f"step {step}/{steps} loss {recent:.4f}")
@@ -295,7 +297,9 @@ def fit(
 
 def load(folder: Path) -> DPTForDepthEstimation:
     """Load a model in float32."""
-    return DPTForDepthEstimation.from_pretrained(folder, dtype=torch.float32)
+    return DPTForDepthEstimation.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager"
+    )
 
 
 @app.command()

@@ -246,6 +246,16 @@ def _exposed(rng: np.random.Generator, image: np.ndarray) -> UInt8[np.ndarray, "
     return np.ascontiguousarray(image.astype(np.uint8).transpose(1, 2, 0))
 
 
+def check_size(size: tuple[int, int]) -> None:
+    """Refuse a (height, width) that is too small to draw in.
+
+    Raises:
+        ConfigError: A side is below 48 pixels.
+    """
+    if min(size) < 48:
+        raise ConfigError(f"a scene of {size[0]}x{size[1]} pixels was asked for; at least 48x48")
+
+
 def render_scene(seed_sequence: np.random.SeedSequence, size: tuple[int, int]) -> Scene:
     """Draw one scene.
 
@@ -259,9 +269,8 @@ def render_scene(seed_sequence: np.random.SeedSequence, size: tuple[int, int]) -
     Raises:
         ConfigError: The size is too small.
     """
+    check_size(size)
     height, width = size
-    if min(size) < 48:
-        raise ConfigError(f"a scene of {height}x{width} pixels was asked for; at least 48x48")
     rng = np.random.default_rng(seed_sequence)
     drawn: list[_Drawn] = []
     while not drawn:

@@ -9,7 +9,7 @@ import numpy as np
 
 from boxdepth.depthgen.datasets.sample.cityscapes import CityscapesWriter
 from boxdepth.depthgen.datasets.sample.coco import CocoWriter
-from boxdepth.depthgen.datasets.sample.render import render_scene
+from boxdepth.depthgen.datasets.sample.render import check_size, render_scene
 from boxdepth.depthgen.store.errors import ConfigError
 
 Layout = Literal["coco", "cityscapes"]
@@ -54,7 +54,8 @@ def scene_seed(seed: int, part: Part, index: int) -> np.random.SeedSequence:
     return np.random.SeedSequence(seed, spawn_key=(_STREAMS[part], index))
 
 
-def _check(out: Path, layout: str, train: int, val: int, seed: int) -> None:
+def _check(out: Path, layout: str, train: int, val: int, size: tuple[int, int], seed: int) -> None:
+    check_size(size)
     if layout not in ("coco", "cityscapes"):
         raise ConfigError(f"layout is {layout!r}; expected 'coco' or 'cityscapes'")
     if min(train, val, seed) < 0 or train + val == 0:
@@ -99,7 +100,7 @@ def write_sample(
     Raises:
         ConfigError: An argument is out of range, or ``out`` holds something already.
     """
-    _check(out, layout, train, val, seed)
+    _check(out, layout, train, val, size, seed)
     writer_of = CocoWriter if layout == "coco" else CityscapesWriter
     done = instances = camouflaged = 0
     splits: tuple[tuple[Literal["train", "val"], int], ...] = (("train", train), ("val", val))
