@@ -115,7 +115,6 @@ def _slug(backbone: str) -> str:
 
 
 def _rows() -> list[Row]:
-
     wide = [
         Row(
             name=f"{kind}-{_slug(backbone)}-{schedule}",

@@ -1,0 +1,173 @@
+"""The paper's tables as runs: every row can be named, configured and shown."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def pipelines(repository: Path) -> Iterator[Path]:
+    folder = repository / "pipelines"
+    sys.path.insert(0, str(folder))
+    yield folder
+    sys.path.remove(str(folder))
+
+
+@pytest.fixture(scope="module")
+def rows(pipelines: Path) -> ModuleType:
+    import paper_rows
+
+    return paper_rows
+
+
+@pytest.fixture(scope="module")
+def tables(pipelines: Path) -> ModuleType:
+    import paper_tables
+
+    return paper_tables
+
+
+@pytest.fixture(scope="module")
+def text(pipelines: Path) -> ModuleType:
+    import table_text
+
+    return table_text
+
+
+def test_every_line_that_we_run_has_a_row(rows: ModuleType, tables: ModuleType) -> None:
+    named = {line.row for table in tables.TABLES.values() for line in table.lines if line.row}
+    assert named <= set(rows.ROWS)
+    assert set(tables.TABLES) == {"1", "2", "3a", "3b", "3c", "3d"}
+
+
+def test_every_row_is_a_valid_run_on_every_data_set(rows: ModuleType) -> None:
+    for row in rows.ROWS.values():
+        for data in rows.BASES:
+            config = rows.config_of(row, data, scale=0.1)
+            assert config.name == row.name
+            start = config.distillation.start
+            assert config.distillation.method == "off" or start < config.schedule.iterations
+
+
+def test_timelines_are_the_papers(rows: ModuleType) -> None:
+    def timeline(name: str) -> tuple[int, tuple[int, ...], int]:
+        config = rows.config_of(rows.ROWS[name], rows.ROWS[name].data)
+        schedule = config.schedule
+        return schedule.iterations, schedule.steps, config.distillation.start
+
+    assert timeline("ours-r50-1x") == (90_000, (60_000, 80_000), 65_000)
+    assert timeline("ours-r101-3x") == (270_000, (210_000, 250_000), 215_000)
+    assert timeline("city-ours-r50") == (24_000, (18_000,), 19_000)
+
+
+def test_scale_shortens_everything_alike(rows: ModuleType) -> None:
+    config = rows.config_of(rows.ROWS["ours-r50-1x"], "coco", scale=0.1)
+    assert config.schedule.iterations == 9000
+    assert config.schedule.steps == (6000, 8000)
+    assert config.distillation.start == 6500
+    assert config.losses.warmup_iterations == 1000
+
+
+def test_rows_are_what_their_names_say(rows: ModuleType) -> None:
+    def config(name: str):
+        return rows.config_of(rows.ROWS[name], rows.ROWS[name].data)
+
+    boxinst = config("boxinst-r50-1x")
+    assert (boxinst.losses.depth, boxinst.losses.consistency) == (0, 0)
+    assert boxinst.model.mask_head.depth == "off"
+    assert boxinst.distillation.method == "off"
+    assert config("terms-cons").losses.consistency == 1
+    assert config("terms-cons").losses.depth == 0
+    assert config("terms-depth").losses.consistency == 0
+    assert config("terms-depth").model.mask_head.depth == "product"
+    assert config("tau-0.3").losses.pairs.depth_threshold == 0.3
+    assert config("gamma-2").distillation.gamma == 2
+    assert config("teacher-same-iou").distillation.teacher_short_side is None
+    assert config("teacher-800-iou").distillation.matching.beta == 0
+    assert config("condinst-r50-3x").data.supervision == "masks"
+    assert config("ours-iou-swinb-1x").model.fcos.quality == "iou"
+    assert config("ours-r101-dcn-3x").model.backbone.deformable_stages == (3, 4, 5)
+    assert config("boxteacher-r50-1x").distillation.method == "box_teacher"
+    assert rows.ROWS["city-ours-r50-coco"].init == "ours-r50-1x"
+
+
+def test_boxteacher_equals_its_preset(rows: ModuleType) -> None:
+    from boxdepth.trainer.presets import PRESETS
+
+    ours = rows.config_of(rows.ROWS["boxteacher-r50-1x"], "coco")
+    preset = PRESETS["boxteacher_r50_1x"]()
+    same = ours.model_copy(update={"name": preset.name})
+    assert same.model_dump() == preset.model_dump()
+
+
+def test_condinst_and_boxinst_equal_their_presets(rows: ModuleType) -> None:
+    from boxdepth.trainer.presets import PRESETS
+
+    for kind in ("condinst", "boxinst"):
+        ours = rows.config_of(rows.ROWS[f"{kind}-r50-1x"], "coco").model_dump()
+        preset = PRESETS[f"{kind}_r50_1x"]().model_dump()
+        for section in ("data", "model", "losses", "schedule", "optimizer"):
+            assert ours[section] == preset[section]
+
+
+def test_tables_put_ours_beside_the_papers(tables: ModuleType, text: ModuleType) -> None:
+    result = {"segm": {"ap": 0.3123, "ap50": 0.5, "ap75": None}}
+    cells = text.cells_of(
+        tables.TABLES["3a"], lambda name: result if name == "terms-both" else None
+    )
+    both = cells[-1]
+    assert both[3:9] == ("31.2", "50.0", "", "31.5", "52.9", "32.2")
+    assert cells[0][3:6] == ("", "", ""), "blank where not run"
+    markdown = text.as_markdown("Table 3a", cells)
+    assert markdown.count("\n|") == len(cells) + 2
+    assert "<td>31.2</td>" in text.as_html("Table <3a>", cells)
+    assert "Table &lt;3a&gt;" in text.as_html("Table <3a>", cells)
+
+
+def test_quoted_numbers_are_marked(tables: ModuleType, text: ModuleType) -> None:
+    for table in tables.TABLES.values():
+        for line, cells in zip(table.lines, text.cells_of(table, lambda name: None), strict=True):
+            assert (line.row is None) == cells[-1].startswith("quoted")
+            if line.paper[0] is not None:
+                assert line.source in cells[-1]
+
+
+def _reproduce(repository: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(repository / "pipelines" / "reproduce.py"), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_finished_runs_are_kept_and_fill_the_table(repository: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "scenes-x0.5" / "tau-0.3"
+    folder.mkdir(parents=True)
+    scores = {"ap": 0.25, "ap50": 0.5, "ap75": 0.2}
+    (folder / "result.json").write_text(json.dumps({"segm": scores, "bbox": scores}))
+    where = ("--data", "scenes", "--scale", "0.5", "--out", str(tmp_path))
+    done = _reproduce(repository, "run", "tau-0.3", *where)
+    assert done.returncode == 0, done.stderr
+    assert "is done" in done.stderr
+    page = tmp_path / "3b.html"
+    table = _reproduce(repository, "table", "3b", *where, "--html", str(page))
+    assert "| 0.3 | R-50 | 1x | 25.0 | 50.0 | 20.0 | 30.9 | 52.5 | 31.6 |" in table.stdout
+    assert page.read_text().startswith("<!doctype html>")
+
+
+def test_an_unknown_row_is_a_usage_error(repository: Path) -> None:
+    done = _reproduce(repository, "run", "ours-r50-9x")
+    assert done.returncode == 2
+    assert "list" in done.stderr
+
+
+def test_a_coco_start_must_be_there_first(repository: Path, tmp_path: Path) -> None:
+    done = _reproduce(repository, "run", "city-ours-r50-coco", "--out", str(tmp_path))
+    assert done.returncode == 2
+    assert "ours-r50-1x" in done.stderr
