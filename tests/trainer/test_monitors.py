@@ -8,7 +8,6 @@ from torchvision.ops import box_iou
 
 from boxdepth.trainer.engine.monitors import (
     complaints,
-    mask_box_area,
     pair_shares,
     pseudo_mask_shares,
     teacher_agreement,
@@ -34,18 +33,12 @@ def _pseudo(mask: torch.Tensor, score: list[float], keep: list[bool]) -> PseudoM
 
 
 class TestMaskShape:
-    def test_area_is_the_share_of_the_box_that_is_covered(self) -> None:
-        boxes = _rectangles((0, 0, 4, 4), (2, 2, 10, 10))
-        masks = _rectangles((0, 0, 2, 4), (0, 0, 12, 12))
-        assert mask_box_area(masks, boxes).item() == pytest.approx((0.5 + 1) / 2)
-
     def test_tightness_looks_at_extents_only(self) -> None:
         boxes = _rectangles((2, 2, 10, 10))
         diagonal = torch.zeros_like(boxes)
         for i in range(2, 10):
             diagonal[0, i, i] = True
         assert tightness(diagonal, boxes).item() == 1
-        assert mask_box_area(diagonal, boxes).item() == pytest.approx(8 / 64)
 
     def test_tightness_equals_box_iou(self) -> None:
         corners = [(1, 2, 7, 9), (0, 0, 3, 3), (5, 5, 12, 12)]
@@ -61,7 +54,6 @@ class TestMaskShape:
 
     def test_no_masks_at_all_is_no_number(self) -> None:
         nothing = torch.zeros(0, 4, 4, dtype=torch.bool)
-        assert math.isnan(mask_box_area(nothing, nothing))
         assert math.isnan(tightness(nothing, nothing))
 
 
@@ -113,7 +105,7 @@ class TestPseudoMasks:
 class TestComplaints:
     def test_a_healthy_run_has_none(self) -> None:
         healthy = {
-            "mask_box_area": 0.6,
+            "mask_by_box_area": 0.6,
             "tightness": 0.9,
             "color_pairs": 0.5,
             "depth_pairs": 0.6,
@@ -126,8 +118,8 @@ class TestComplaints:
     @pytest.mark.parametrize(
         ("numbers", "said"),
         [
-            ({"mask_box_area": 0.99}, "masks fill their boxes"),
-            ({"mask_box_area": 0.01}, "collapsed"),
+            ({"mask_by_box_area": 1.2}, "masks fill their boxes"),
+            ({"mask_by_box_area": 0.01}, "collapsed"),
             ({"tightness": 0.2}, "sides of their boxes"),
             ({"depth_pairs": 1.0}, "0..255 units"),
             ({"color_pairs": 0.01}, "color_threshold"),

@@ -11,7 +11,15 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from boxdepth.trainer.structures import PseudoMasks, TrustedPairs
+from boxdepth.trainer.geometry.boxes import box_bitmaps
+from boxdepth.trainer.structures import (
+    MASK_STRIDE,
+    Batch,
+    MaskOutputs,
+    Positives,
+    PseudoMasks,
+    TrustedPairs,
+)
 
 HISTOGRAM_BINS = 10
 
@@ -27,7 +35,7 @@ class Range:
 
 
 EXPECTED = {
-    "mask_box_area": Range(
+    "mask_by_box_area": Range(
         low=0.15,
         high=0.95,
         too_low="masks have collapsed: raise losses.projection, or lower the learning rate",
@@ -68,13 +76,26 @@ EXPECTED = {
 
 
 @torch.no_grad()
-def mask_box_area(
-    masks: Bool[Tensor, "p hm wm"], box_masks: Bool[Tensor, "p hm wm"]
-) -> Float[Tensor, ""]:
-    """Mean share of each box that its mask covers; NaN without masks."""
-    inside = (masks & box_masks).sum(dim=(1, 2))
-    area = box_masks.sum(dim=(1, 2))
-    return (inside / area.clamp(min=1))[area > 0].mean()
+def health(
+    batch: Batch,
+    positives: Positives,
+    masks: MaskOutputs,
+    *,
+    pairs: TrustedPairs | None,
+    pseudo: PseudoMasks | None,
+) -> dict[str, Tensor]:
+    """Everything below that this forward pass can tell; NaN where there is nothing to look at."""
+    found = masks.logits[:, 0] > 0
+    grid = (found.shape[1], found.shape[2])
+    bitmaps = box_bitmaps(batch.boxes_xyxy, grid=grid, stride=MASK_STRIDE)
+    numbers = {"tightness": tightness(found, bitmaps[positives.box_index])}
+    if pairs is not None:
+        numbers |= pair_shares(pairs, bitmaps, batch.image_index)
+    if pseudo is not None:
+        cropped = found & bitmaps[positives.box_index]
+        numbers |= pseudo_mask_shares(pseudo)
+        numbers["teacher_agreement"] = teacher_agreement(cropped, pseudo, positives.box_index)
+    return numbers
 
 
 @torch.no_grad()
