@@ -1,7 +1,6 @@
 """A finished store as training samples and as images to predict on."""
 
 import zlib
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, final
@@ -185,24 +184,6 @@ class _MaskSupervision:
     centers_xy: Float32[np.ndarray, "n 2"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredImage:
-    """One image of a store, as it was stored."""
-
-    image_id: int
-    name: str
-    rgb: np.ndarray
-    """uint8 [h w 3]."""
-
-
-def stored_images(store: Store) -> Iterator[StoredImage]:
-    """All images of a store in its order, to predict on."""
-    for row in range(len(store)):
-        yield StoredImage(
-            image_id=int(store.image_ids[row]), name=store.image_names[row], rgb=store.image(row)
-        )
-
-
 def open_training_set(
     path: Path, options: SampleOptions, *, keep_empty: bool = False
 ) -> TrainingSet:
@@ -212,16 +193,6 @@ def open_training_set(
         DataError: unfinished, damaged, without what the supervision needs, or empty.
     """
     return TrainingSet(open_store(path), options, keep_empty=keep_empty)
-
-
-def category_ids(store: Store) -> tuple[int, ...]:
-    """The dataset's own category id of each contiguous label."""
-    return tuple(category.id for category in store.attributes.categories)
-
-
-def category_names(store: Store) -> tuple[str, ...]:
-    """Name of each contiguous label."""
-    return tuple(category.name for category in store.attributes.categories)
 
 
 def _usable(boxes: Boxes, *, height: int, width: int) -> Bool[np.ndarray, " n"]:
@@ -266,17 +237,4 @@ def _take_census(store: Store, *, keep_empty: bool) -> tuple[Census, Int64[np.nd
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array))
-
-
-def check_images(store: Store, rows: Sequence[int]) -> list[str]:
-    """Decode images and depth of ``rows``; what is wrong with each, all of it."""
-    problems = []
-    for row in rows:
-        try:
-            store.image(row)
-            if store.depth_valid[row] and not np.isfinite(store.inverse_depth(row)).all():
-                problems.append(f"image {int(store.image_ids[row])}: depth is not finite")
-        except DataError as error:
-            problems.append(str(error))
-    return problems
+    return torch.from_numpy(np.array(array, order="C", copy=True))

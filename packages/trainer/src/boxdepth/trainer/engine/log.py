@@ -25,9 +25,16 @@ class MetricsWriter:
             self._board.close()
 
     def write(self, step: int, numbers: Mapping[str, float | int]) -> None:
-        """The numbers after a step; what is not finite is written as null."""
-        clean = {k: v if math.isfinite(v) else None for k, v in numbers.items()}
-        self._file.write(json.dumps({"step": step, **clean}, allow_nan=False) + "\n")
+        """The numbers after ``step`` iterations; what is not finite is written as null.
+
+        A name with a slash goes one level down: ``losses/color`` to ``{"losses": {"color": ...}}``.
+        """
+        row: dict[str, Any] = {"iteration": step}
+        for name, value in numbers.items():
+            group, slash, leaf = name.partition("/")
+            section = row.setdefault(group, {}) if slash else row
+            section[leaf if slash else group] = value if math.isfinite(value) else None
+        self._file.write(json.dumps(row, allow_nan=False) + "\n")
         self._file.flush()
         if self._board is not None:
             for name, value in numbers.items():
@@ -51,7 +58,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 def _drop_repeated(path: Path, start: int) -> None:
     if not path.is_file():
         return
-    kept = [row for row in read_metrics(path.parent) if row["step"] <= start]
+    kept = [row for row in read_metrics(path.parent) if row["iteration"] <= start]
     temporary = path.with_suffix(".partial")
     temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
     os.replace(temporary, path)

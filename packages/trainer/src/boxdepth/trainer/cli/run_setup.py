@@ -1,0 +1,274 @@
+"""What `trainer fit` was asked for, against what is there: stores, run folder, weights."""
+
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from boxdepth.depthgen.store import DataError
+from boxdepth.trainer import assemble
+from boxdepth.trainer.cli.app import say
+from boxdepth.trainer.config import RunConfig
+from boxdepth.trainer.data.store_dataset import TrainingSet
+from boxdepth.trainer.data.validation_set import ValidationSet, open_validation_set
+from boxdepth.trainer.engine.checkpoint import (
+    BEST,
+    LATEST,
+    Checkpoint,
+    find_checkpoint,
+    load_checkpoint,
+    load_newest,
+)
+from boxdepth.trainer.engine.loop import Progress, restore
+from boxdepth.trainer.engine.run_folder import RunExistsError, read_json, write_json
+from boxdepth.trainer.engine.update import Learner
+from boxdepth.trainer.model.weight_files import read_tensors
+from boxdepth.trainer.model.weights import is_adelaidet, load_adelaidet
+from boxdepth.trainer.resolve import ConfigError, apply_overrides, choose_preset, load_config
+
+CONFIG, RUN = "config.json", "run.json"
+OURS = (CONFIG, RUN, LATEST, BEST, "metrics.jsonl", "predictions.json", "report.json")
+MAY_CHANGE = (
+    "name", "data.train", "data.val", "data.val_annotations", "data.workers",
+    "data.timeout_seconds", "inference", "checkpoints", "schedule.iterations", "compile",
+)  # fmt: skip
+"""Settings that a resumed run may be given anew: they change nothing of what was learnt so far.
+
+The stores may lie elsewhere, but their fingerprints must be the same.
+"""
+PACKAGES = ("boxdepth-trainer", "boxdepth-depthgen", "torch", "torchvision", "timm", "numpy")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """The command line."""
+
+    preset: str | None
+    config: Path | None
+    settings: tuple[str, ...]
+    flags: Mapping[str, Any]
+    out: Path | None
+    resume: bool
+    overwrite: bool
+    init: Path | None
+    max_iterations: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What will be done."""
+
+    config: RunConfig
+    folder: Path
+    train: TrainingSet
+    val: ValidationSet | None
+    stop_at: int
+    resume: bool
+    overwrite: bool
+    init: Path | None
+
+
+def plan_run(request: Request, known: Mapping[str, Callable[[], RunConfig]]) -> Plan:
+    """Everything checked that can be checked before the first step.
+
+    Raises:
+        ConfigError: preset, file, setting, or settings that differ from the run to be resumed.
+        DataError: a store that can't be used.
+        RunExistsError: the folder holds a run, and nothing was said about it.
+    """
+    if request.resume and request.overwrite:
+        raise ConfigError("--resume and --overwrite exclude each other")
+    config = _resolve(request, known)
+    folder = request.out or Path("runs") / config.name
+    if (folder / RUN).exists() and not (request.resume or request.overwrite):
+        raise RunExistsError(
+            f"{folder} holds a run already: --resume goes on with it, --overwrite replaces it, "
+            "--out puts the new one elsewhere"
+        )
+    if config.data.train is None:
+        raise ConfigError("no store to learn from: give --train STORE (made by `depthgen run`)")
+    train = assemble.training_set(config, config.data.train)
+    try:
+        config = assemble.with_classes(config, len(train.store.attributes.categories))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    val = _open_val(config, explicitly=request.flags.get("data.val") is not None)
+    if val is None:
+        config = apply_overrides(config, ["data.val=null"])
+    _check_annotations(config)
+    if request.resume:
+        _check_same(folder, config, train)
+    return Plan(
+        config=config,
+        folder=folder,
+        train=train,
+        val=val,
+        stop_at=min(
+            request.max_iterations or config.schedule.iterations, config.schedule.iterations
+        ),
+        resume=request.resume,
+        overwrite=request.overwrite,
+        init=request.init,
+    )
+
+
+def _resolve(request: Request, known: Mapping[str, Callable[[], RunConfig]]) -> RunConfig:
+    named = request.preset is not None or request.config is not None
+    if request.preset is not None and request.config is not None:
+        raise ConfigError("give a preset or --config, not both")
+    saved = request.out / CONFIG if request.out is not None else None
+    if request.config is not None:
+        config = load_config(request.config)
+    elif request.resume and not named and saved is not None and saved.is_file():
+        config = load_config(saved)
+    else:
+        config = choose_preset(known, request.preset or "coco_r50_1x")
+    flags = [f"{path}={value}" for path, value in request.flags.items() if value is not None]
+    return apply_overrides(config, [*request.settings, *flags])
+
+
+def _open_val(config: RunConfig, *, explicitly: bool) -> ValidationSet | None:
+    if config.data.val is None:
+        return None
+    if not explicitly and not config.data.val.exists():
+        say(f"no val store at {config.data.val}: trains without an evaluation at the end")
+        return None
+    return open_validation_set(config.data.val)
+
+
+def _check_annotations(config: RunConfig) -> None:
+    path = config.data.val_annotations
+    if path is not None and not path.is_file():
+        raise DataError(f"{path}: no such annotation file (--val-annotations)")
+
+
+def _check_same(folder: Path, config: RunConfig, train: TrainingSet) -> None:
+    """A resumed run must be the run that was started.
+
+    Raises:
+        ConfigError: lists the settings that differ.
+    """
+    if not (folder / CONFIG).is_file():
+        return
+    before = load_config(folder / CONFIG).model_dump(mode="json")
+    now = config.model_dump(mode="json")
+    changed = [
+        f"{path}: {was!r} then, {value!r} now"
+        for path, was, value in _differences(before, now)
+        if not any(path == free or path.startswith(free + ".") for free in MAY_CHANGE)
+    ]
+    recorded = (read_json(folder / RUN) or {}).get("data", {}).get("train_fingerprint")
+    if recorded not in (None, train.store.fingerprint):
+        changed.append(f"data.train: {config.data.train} is not the store the run started with")
+    if changed:
+        raise ConfigError(
+            f"{folder} was started with other settings, it can't go on with these: "
+            + "; ".join(changed)
+            + ". Start a new run from its weights: --init and another --out"
+        )
+
+
+def _differences(before: Any, now: Any, path: str = "") -> list[tuple[str, Any, Any]]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        return [
+            difference
+            for key in {**before, **now}
+            for difference in _differences(
+                before.get(key), now.get(key), f"{path}.{key}".strip(".")
+            )
+        ]
+    return [] if before == now else [(path, before, now)]
+
+
+def start_folder(plan: Plan, *, command: str) -> None:
+    """Write what the run is into its folder, after removing an earlier run if told to."""
+    if plan.overwrite:
+        for name in OURS:
+            (plan.folder / name).unlink(missing_ok=True)
+        for path in [plan.folder / "checkpoints", *plan.folder.glob("events.*")]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    write_json(plan.folder / CONFIG, plan.config.model_dump(mode="json"))
+    annotations = plan.config.data.val_annotations
+    write_json(
+        plan.folder / RUN,
+        {
+            "command": command,
+            **about(plan),
+            "val_annotations": str(annotations.absolute()) if annotations else None,
+        },
+    )
+
+
+def about(plan: Plan) -> dict[str, Any]:
+    """What a checkpoint says about its run; nothing in it tells of this machine's folders."""
+    data = {"train": None, "val": None, "val_annotations": None}
+    backbone = plan.config.model.backbone.model_copy(update={"weights": None})
+    model = plan.config.model.model_copy(update={"backbone": backbone})
+    portable = plan.config.model_copy(
+        update={"data": plan.config.data.model_copy(update=data), "model": model}
+    )
+    attributes = plan.train.store.attributes
+    return {
+        "config": portable.model_dump(mode="json"),
+        "config_sha256": assemble.config_digest(portable),
+        "categories": [{"id": c.id, "name": c.name} for c in attributes.categories],
+        "data": {
+            "dataset": attributes.dataset,
+            "split": attributes.split,
+            "train_fingerprint": plan.train.store.fingerprint,
+            "depth": dict(attributes.generator),
+        },
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of Python, the machine's architecture and the packages that decide what is learnt."""
+    found = {"python": sys.version.split()[0], "machine": platform.machine()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def starting_point(plan: Plan, learner: Learner) -> Progress:
+    """Weights and counters to start with: the newest checkpoint, other weights, or none.
+
+    Raises:
+        CheckpointError: damaged, or not of this network.
+    """
+    if plan.resume:
+        newest = load_newest(plan.folder / "checkpoints")
+        if newest is not None:
+            folder, checkpoint = newest
+            say(f"  goes on from {folder.name}")
+            return restore(learner, checkpoint)
+        say("  no checkpoint yet: starts from the beginning")
+    if plan.init is not None:
+        say(f"  {initialise(learner, plan.init)}")
+    return Progress()
+
+
+def initialise(learner: Learner, source: Path) -> str:
+    """Weights of another run, checkpoint or file; layers of another shape start anew."""
+    model = learner.model
+    if source.is_file():
+        tensors = read_tensors(source)
+        if is_adelaidet(tensors):
+            return str(load_adelaidet(model, tensors, source=source.name))  # type: ignore[arg-type]
+    else:
+        checkpoint: Checkpoint = load_checkpoint(find_checkpoint(source))
+        tensors = checkpoint.teacher or checkpoint.model
+    state = model.state_dict()
+    fits = {k: v for k, v in tensors.items() if k in state and v.shape == state[k].shape}
+    if not fits:
+        raise ConfigError(f"--init {source}: holds no weight that fits this network")
+    model.load_state_dict({**state, **fits})
+    anew = sorted(state.keys() - fits.keys())
+    return f"{source}: {len(fits)} tensors loaded" + (f", {len(anew)} start anew" if anew else "")

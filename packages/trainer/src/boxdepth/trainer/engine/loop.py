@@ -1,0 +1,246 @@
+"""The loop around the step: learning rate, numbers, checkpoints, evaluation, stopping."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, final
+
+import torch
+from torch import Tensor, nn
+
+from boxdepth.trainer.data.loader import BatchLoader
+from boxdepth.trainer.engine.checkpoint import (
+    BEST,
+    Checkpoint,
+    prune,
+    save_checkpoint,
+    step_folder,
+    write_atomically,
+)
+from boxdepth.trainer.engine.distributed import World, any_rank, barrier
+from boxdepth.trainer.engine.health import NonFiniteGuard
+from boxdepth.trainer.engine.log import MetricsWriter
+from boxdepth.trainer.engine.signals import StopFlag, StoppedError
+from boxdepth.trainer.engine.update import Learner, learn_step
+
+Scores = dict[str, Any]
+"""An evaluation's numbers: {"segm": {"ap": ...}, "bbox": {...}}."""
+
+
+class Listener(Protocol):
+    """Who is told how the run goes; the command draws a progress bar with it."""
+
+    def on_step(self, step: int) -> None:
+        """``step`` steps are done."""
+
+    def on_report(self, step: int, numbers: Mapping[str, float]) -> None:
+        """The mean numbers since the last report."""
+
+    def on_note(self, text: str) -> None:
+        """Something that a person wants to know."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intervals:
+    """What happens every so many steps; 0: never before the end."""
+
+    checkpoint: int
+    keep: int
+    evaluate: int
+    report: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Everything that a run is made of, wired by ``build``."""
+
+    folder: Path
+    learner: Learner
+    loader: BatchLoader
+    evaluate: Callable[[nn.Module], Scores | None]
+    """Predicts on the val store, and scores if it can."""
+    batch_size: int
+    intervals: Intervals
+    about: Mapping[str, Any]
+    """What every checkpoint says about the run: config, versions, fingerprint."""
+    world: World = field(default_factory=World)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the checkpoints lie."""
+        return self.folder / "checkpoints"
+
+
+@dataclass(slots=True, kw_only=True)
+class Progress:
+    """What changes while a run goes on, apart from weights and optimiser."""
+
+    step: int = 0
+    """Steps done."""
+    seconds: float = 0.0
+    guard: NonFiniteGuard = field(default_factory=NonFiniteGuard)
+    losses: dict[str, float] = field(default_factory=dict)
+    """The last report."""
+    scores: Scores | None = None
+
+    def to_state(self) -> dict[str, Any]:
+        """Numbers, text, dicts: fit for a checkpoint."""
+        return asdict(self)
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> "Progress":
+        """Back from a checkpoint."""
+        return cls(**{**state, "guard": NonFiniteGuard(**state["guard"])})
+
+
+def run_loop(
+    run: Run, progress: Progress, *, stop_at: int, stop: StopFlag, listener: Listener
+) -> None:
+    """Train from ``progress.step`` to ``stop_at``; then save and evaluate.
+
+    Raises:
+        StoppedError: told to stop by a signal; everything up to the last step is saved.
+        NonFiniteError: ten steps in a row without a finite update.
+        DataError: a sample that can't be loaded.
+        DiskFullError: no room for a checkpoint; the earlier ones are whole.
+    """
+    began = time.monotonic() - progress.seconds
+    with Reporter(run, progress, listener) as reporter:
+        for passes in run.loader.steps(progress.step, stop_at):
+            reporter.add(learn_step(run.learner, progress.step, passes, guard=progress.guard))
+            progress.step += 1
+            progress.seconds = time.monotonic() - began
+            listener.on_step(progress.step)
+            step, every = progress.step, run.intervals
+            stopping = any_rank(stop.number is not None, run.learner.device)
+            last = step == stop_at or stopping
+            evaluating = step == stop_at or (_due(step, every.evaluate) and not stopping)
+            saving = last or evaluating or _due(step, every.checkpoint)
+            if saving or _due(step, every.report):
+                reporter.report(progress)
+            if saving:
+                save(run, progress)
+            if stopping:
+                raise StoppedError(stop.number or 15, step)
+            if evaluating:
+                _evaluate(run, progress, reporter, listener)
+
+
+def save(run: Run, progress: Progress) -> None:
+    """Write a checkpoint (the main process does) and delete the ones too many."""
+    if run.world.is_main:
+        learner = run.learner
+        keep_teacher = learner.teacher is not None and progress.step > learner.teacher_from
+        checkpoint = Checkpoint(
+            step=progress.step,
+            model=learner.model.state_dict(),
+            teacher=learner.teacher.state_dict() if learner.teacher and keep_teacher else None,
+            state={
+                "optimizer": learner.optimizer.state_dict(),
+                "scaler": learner.scaler.state_dict(),
+                "progress": progress.to_state(),
+            },
+            run=dict(run.about),
+        )
+        save_checkpoint(run.checkpoints, checkpoint)
+        prune(run.checkpoints, keep=run.intervals.keep)
+    barrier()
+
+
+def restore(learner: Learner, checkpoint: Checkpoint) -> Progress:
+    """Put weights, optimiser and counters back, every key of them."""
+    learner.model.load_state_dict(checkpoint.model)
+    if learner.teacher is not None:
+        learner.teacher.load_state_dict(checkpoint.teacher or checkpoint.model)
+    learner.optimizer.load_state_dict(checkpoint.state["optimizer"])
+    learner.scaler.load_state_dict(checkpoint.state["scaler"])
+    return Progress.from_state(checkpoint.state["progress"])
+
+
+@final
+class Reporter:
+    """Means of the numbers between two reports, gathered without waiting for the device."""
+
+    def __init__(self, run: Run, progress: Progress, listener: Listener) -> None:
+        self._run, self._listener = run, listener
+        main = run.world.is_main
+        self._out = MetricsWriter(run.folder, start=progress.step) if main else None
+        self._sums: dict[str, Tensor] = {}
+        self._counted = 0
+        self._from_step, self._since = progress.step, time.monotonic()
+
+    def __enter__(self) -> "Reporter":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._out is not None:
+            self._out.close()
+
+    def add(self, numbers: Mapping[str, Tensor]) -> None:
+        """One step's numbers; none if it was skipped."""
+        self._counted += bool(numbers)
+        for name, value in numbers.items():
+            self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value
+
+    def report(self, progress: Progress) -> None:
+        """Write and tell the means since the last report."""
+        steps = progress.step - self._from_step
+        if not steps:
+            return
+        elapsed = max(time.monotonic() - self._since, 1e-9)
+        numbers = {name: float(total) / self._counted for name, total in self._sums.items()}
+        progress.losses = {
+            name.partition("/")[2]: value
+            for name, value in numbers.items()
+            if name.startswith("losses/")
+        }
+        numbers["learning_rate"] = self._run.learner.learning_rate(progress.step - 1)
+        numbers["images_per_second"] = steps * self._run.batch_size / elapsed
+        numbers["skipped_steps"] = float(progress.guard.skipped)
+        self.write(progress.step, numbers)
+        self._listener.on_report(progress.step, numbers)
+        self._sums, self._counted = {}, 0
+        self._from_step, self._since = progress.step, time.monotonic()
+
+    def write(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Other numbers, such as an evaluation's."""
+        if self._out is not None:
+            self._out.write(step, numbers)
+
+    def restart_clock(self) -> None:
+        """Leave out of the images per second what was no training."""
+        self._since = time.monotonic()
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _evaluate(run: Run, progress: Progress, reporter: Reporter, listener: Listener) -> None:
+    """Predict with the teacher if there is one, else with the student; remember the best."""
+    if run.world.is_main:
+        learner = run.learner
+        teaching = learner.teacher is not None and progress.step > learner.teacher_from
+        scores = run.evaluate(learner.teacher if learner.teacher and teaching else learner.model)
+        progress.scores = scores
+        if scores is not None:
+            flat = {
+                f"val/{kind}_{name}": value
+                for kind, values in scores.items()
+                for name, value in values.items()
+                if isinstance(value, float)
+            }
+            reporter.write(progress.step, flat)
+            ap = scores.get("segm", {}).get("ap")
+            if ap is not None and _is_best(run.folder, ap):
+                name = step_folder(run.checkpoints, progress.step).name
+                write_atomically(run.folder / BEST, f"{name}\n{ap}\n".encode())
+                listener.on_note(f"step {progress.step}: segm AP {ap:.3f}, the best so far")
+    barrier()
+    reporter.restart_clock()
+
+
+def _is_best(folder: Path, ap: float) -> bool:
+    pointer = folder / BEST
+    return not pointer.is_file() or float(pointer.read_text().split()[1]) < ap

@@ -1,0 +1,128 @@
+"""A network and images of any size -> instances in the frame of the original images."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+from jaxtyping import Float32, UInt8
+from torch import Tensor, nn
+
+from boxdepth.trainer.data.augment import Geometry, resize_shape, transform_boxes, transform_image
+from boxdepth.trainer.data.collate import SIZE_DIVISOR
+from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec
+from boxdepth.trainer.predict import Instances, detect, detect_in_boxes, predict_masks
+from boxdepth.trainer.structures import DenseOutputs, Detections
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InferenceSpec:
+    """How to predict; see ``config.Inference``."""
+
+    mask_head: MaskHeadSpec
+    short_side: int = 800
+    max_size: int = 1333
+    score_threshold: float = 0.05
+    threshold_with_quality: bool = True
+    pre_nms: int = 1000
+    nms_iou: float = 0.6
+    max_detections: int = 100
+    mask_threshold: float = 0.5
+    batch_size: int = 1
+    autocast: torch.dtype | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """An image to predict on, and the boxes whose masks are wanted, if only those are."""
+
+    rgb: UInt8[np.ndarray, "h w 3"]
+    boxes_xyxy: Float32[np.ndarray, "n 4"] | None = None
+    """In pixels of the image."""
+
+
+def predict_pictures(
+    model: nn.Module, pictures: Iterable[Picture], spec: InferenceSpec
+) -> Iterator[Instances]:
+    """The instances of each picture, in order; the network is left in the mode it was in."""
+    device = next(model.parameters()).device
+    rest = iter(pictures)
+    with _evaluating(model):
+        while group := list(islice(rest, spec.batch_size)):
+            yield from _predict(model, group, spec, device)
+
+
+@torch.no_grad()
+def _predict(
+    model: nn.Module, pictures: Sequence[Picture], spec: InferenceSpec, device: torch.device
+) -> list[Instances]:
+    geometries = [_geometry(picture, spec) for picture in pictures]
+    images, sizes = _padded(pictures, geometries, device)
+    cast = torch.autocast(device.type, dtype=spec.autocast) if spec.autocast else nullcontext()
+    with cast:
+        outputs: DenseOutputs = model(images, sizes)
+    given = [p.boxes_xyxy for p in pictures]
+    return predict_masks(
+        outputs,
+        _detections(outputs, sizes, given, geometries, spec),
+        spec.mask_head,
+        original_sizes=[geometry.old_size for geometry in geometries],
+        mask_threshold=spec.mask_threshold,
+        drop_empty_boxes=all(boxes is None for boxes in given),
+    )
+
+
+def _detections(
+    outputs: DenseOutputs,
+    sizes: Tensor,
+    given: Sequence[np.ndarray | None],
+    geometries: Sequence[Geometry],
+    spec: InferenceSpec,
+) -> list[Detections]:
+    if any(boxes is not None for boxes in given):
+        wanted = [
+            torch.from_numpy(
+                transform_boxes(np.zeros((0, 4), np.float32) if b is None else b, geometry)
+            ).to(sizes.device)
+            for b, geometry in zip(given, geometries, strict=True)
+        ]
+        return detect_in_boxes(outputs, sizes, wanted)
+    return detect(
+        outputs,
+        sizes,
+        score_threshold=spec.score_threshold,
+        threshold_with_quality=spec.threshold_with_quality,
+        pre_nms=spec.pre_nms,
+        nms_iou=spec.nms_iou,
+        max_detections=spec.max_detections,
+    )
+
+
+def _geometry(picture: Picture, spec: InferenceSpec) -> Geometry:
+    height, width = picture.rgb.shape[:2]
+    new_size = resize_shape(height, width, short_side=spec.short_side, max_size=spec.max_size)
+    return Geometry(old_size=(height, width), new_size=new_size, flip=False)
+
+
+def _padded(
+    pictures: Sequence[Picture], geometries: Sequence[Geometry], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    sizes = np.array([geometry.new_size for geometry in geometries], dtype=np.int64)
+    height, width = (int(-(-side // SIZE_DIVISOR) * SIZE_DIVISOR) for side in sizes.max(axis=0))
+    images = np.zeros((len(pictures), 3, height, width), dtype=np.uint8)
+    for k, (picture, geometry) in enumerate(zip(pictures, geometries, strict=True)):
+        h, w = geometry.new_size
+        images[k, :, :h, :w] = transform_image(picture.rgb, geometry).transpose(2, 0, 1)
+    return torch.from_numpy(images).to(device), torch.from_numpy(sizes).to(device)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

@@ -1,0 +1,104 @@
+"""Pictures of predictions: masks with outlines, boxes, class names and scores."""
+
+import colorsys
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+from PIL import Image, ImageDraw, ImageFont
+from pycocotools import mask as coco_mask
+from scipy.ndimage import binary_dilation, binary_erosion
+
+from boxdepth.trainer.predict import Instances
+
+MIN_SIDE = 480
+"""Smaller images are enlarged, so that text and outlines stay thin against what they mark."""
+FILL = 0.42
+"""Opacity of a mask."""
+GOLDEN_ANGLE = 0.381966
+"""Successive hues this far apart stay distinct however many there are."""
+
+
+def draw_overlay(
+    rgb: UInt8[np.ndarray, "h w 3"],
+    instances: Instances,
+    category_names: Sequence[str],
+    *,
+    min_score: float = 0.3,
+) -> UInt8[np.ndarray, "ho wo 3"]:
+    """The image with its instances of at least ``min_score``, the small ones on top.
+
+    Small images are enlarged by a whole factor, until the shorter side has 480 pixels.
+    """
+    factor = max(1, -(-MIN_SIDE // min(rgb.shape[:2])))
+    width, height = rgb.shape[1] * factor, rgb.shape[0] * factor
+    canvas = Image.fromarray(rgb).resize((width, height), Image.Resampling.LANCZOS)
+    shown = [i for i in range(len(instances.scores)) if instances.scores[i] >= min_score]
+    masks = {i: _enlarged(_decoded(instances, i), factor) for i in shown}
+    shown.sort(key=lambda i: -int(masks[i].sum()))
+    pixels = np.asarray(canvas).astype(np.float32)
+    for i in shown:
+        _paint(pixels, masks[i], _color(i), thickness=max(1, round(min(width, height) / 300)))
+    canvas = Image.fromarray(pixels.round().astype(np.uint8))
+    draw = ImageDraw.Draw(canvas, "RGBA")
+    for i in shown:
+        box = tuple(float(side) * factor for side in instances.boxes_xyxy[i])
+        text = f"{category_names[int(instances.labels[i])]} {instances.scores[i]:.2f}"
+        _frame(draw, (box[0], box[1], box[2], box[3]), text, _color(i), canvas.size)
+    return np.asarray(canvas)
+
+
+def _decoded(instances: Instances, index: int) -> Bool[np.ndarray, "h w"]:
+    mask: np.ndarray = coco_mask.decode(instances.masks[index])
+    return mask.astype(bool)
+
+
+def _enlarged(mask: Bool[np.ndarray, "h w"], factor: int) -> Bool[np.ndarray, "ho wo"]:
+    """Smooth outlines instead of steps: enlarged as a grey image, then cut at half."""
+    if factor == 1:
+        return mask
+    size = (mask.shape[1] * factor, mask.shape[0] * factor)
+    grey = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BICUBIC)
+    return np.asarray(grey) > 127
+
+
+def _paint(
+    pixels: np.ndarray,
+    mask: Bool[np.ndarray, "h w"],
+    color: tuple[int, int, int],
+    *,
+    thickness: int,
+) -> None:
+    tint = np.array(color, np.float32)
+    inner = binary_erosion(mask, iterations=thickness)
+    outer = binary_dilation(mask, iterations=1) & ~mask
+    pixels[inner] += FILL * (tint - pixels[inner])
+    pixels[mask & ~inner] = tint
+    pixels[outer] *= 0.45
+
+
+def _frame(
+    draw: ImageDraw.ImageDraw,
+    box: tuple[float, float, float, float],
+    text: str,
+    color: tuple[int, int, int],
+    size: tuple[int, int],
+) -> None:
+    left, top, right, bottom = box
+    draw.rectangle((left, top, right, bottom), outline=(*color, 150), width=1)
+    font = ImageFont.load_default(size=max(11, round(min(size) / 36)))
+    pad = 3
+    _, _, text_width, text_height = draw.textbbox((0, 0), text, font=font)
+    x = min(max(left, 0), max(size[0] - text_width - 2 * pad, 0))
+    y = top - text_height - 2 * pad
+    y = y if y >= 0 else min(max(top, 0), size[1] - text_height - 2 * pad)
+    label = (x, y, x + text_width + 2 * pad, y + text_height + 2 * pad)
+    draw.rounded_rectangle(label, radius=3, fill=(*(c // 3 for c in color), 215))
+    draw.text((x + pad, y + pad), text, font=font, fill=(255, 255, 255, 255))
+
+
+def _color(index: int) -> tuple[int, int, int]:
+    hue = (0.58 + index * GOLDEN_ANGLE) % 1
+    lightness = (0.56, 0.48, 0.63)[index % 3]
+    red, green, blue = colorsys.hls_to_rgb(hue, lightness, 0.85)
+    return round(255 * red), round(255 * green), round(255 * blue)
