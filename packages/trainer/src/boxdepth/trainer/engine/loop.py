@@ -1,5 +1,6 @@
 """The loop around the step: learning rate, numbers, checkpoints, evaluation, stopping."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -167,7 +168,7 @@ class Reporter:
         main = run.world.is_main
         self._out = MetricsWriter(run.folder, start=progress.step) if main else None
         self._sums: dict[str, Tensor] = {}
-        self._counted = 0
+        self._counts: dict[str, Tensor] = {}
         self._from_step, self._since = progress.step, time.monotonic()
 
     def __enter__(self) -> "Reporter":
@@ -178,10 +179,11 @@ class Reporter:
             self._out.close()
 
     def add(self, numbers: Mapping[str, Tensor]) -> None:
-        """One step's numbers; none if it was skipped."""
-        self._counted += bool(numbers)
+        """One step's numbers; none if it was skipped. NaN: this step has nothing to say on it."""
         for name, value in numbers.items():
-            self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value
+            known = ~torch.isnan(value)
+            self._sums[name] = self._sums.get(name, 0) + torch.where(known, value, 0)
+            self._counts[name] = self._counts.get(name, 0) + known
 
     def report(self, progress: Progress) -> None:
         """Write and tell the means since the last report."""
@@ -189,7 +191,7 @@ class Reporter:
         if not steps:
             return
         elapsed = max(time.monotonic() - self._since, 1e-9)
-        numbers = {name: float(total) / self._counted for name, total in self._sums.items()}
+        numbers = self._means()
         progress.losses = {
             name.partition("/")[2]: value
             for name, value in numbers.items()
@@ -200,8 +202,17 @@ class Reporter:
         numbers["skipped_steps"] = float(progress.guard.skipped)
         self.write(progress.step, numbers)
         self._listener.on_report(progress.step, numbers)
-        self._sums, self._counted = {}, 0
+        self._sums, self._counts = {}, {}
         self._from_step, self._since = progress.step, time.monotonic()
+
+    def _means(self) -> dict[str, float]:
+        """Of the steps that had something to say; one wait for the device."""
+        if not self._sums:
+            return {}
+        sums = torch.stack(list(self._sums.values())).double()
+        counts = torch.stack(list(self._counts.values())).double()
+        means = dict(zip(self._sums, (sums / counts).tolist(), strict=True))
+        return {name: mean for name, mean in means.items() if not math.isnan(mean)}
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
         """Other numbers, such as an evaluation's."""

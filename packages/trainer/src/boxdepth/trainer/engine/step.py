@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
@@ -11,6 +11,7 @@ from boxdepth.trainer.affinity import trusted_pairs
 from boxdepth.trainer.assign import assign_targets, select_positives
 from boxdepth.trainer.criterion import LossSpec, compute_losses
 from boxdepth.trainer.engine.distributed import mean_over_ranks
+from boxdepth.trainer.engine.monitors import health
 from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec, mask_outputs
 from boxdepth.trainer.structures import Batch, DenseOutputs, LossTerms, PseudoMasks, TrustedPairs
 
@@ -69,7 +70,8 @@ def step_losses(
         per_batch=spec.per_batch,
     )
     masks = mask_outputs(outputs.mask_features, positives, spec.mask_head)
-    return compute_losses(
+    pairs, pseudo = _pairs(batch, spec), teach(batch, step)
+    terms = compute_losses(
         outputs,
         batch,
         spec=spec.losses,
@@ -77,10 +79,12 @@ def step_losses(
         targets=targets,
         positives=positives,
         masks=masks,
-        pairs=_pairs(batch, spec),
-        pseudo=teach(batch, step),
+        pairs=pairs,
+        pseudo=pseudo,
         normaliser=mean_over_ranks,
     )
+    watched = health(batch, positives, masks, pairs=pairs, pseudo=pseudo)
+    return replace(terms, monitors={**terms.monitors, **watched})
 
 
 def _forward(network: nn.Module, batch: Batch, spec: StepSpec) -> DenseOutputs:
