@@ -15,9 +15,9 @@ from boxdepth.depthgen.store import Category, ImageRecord, write_store
 CATEGORIES = (Category(id=3, name="cat"), Category(id=70, name="toaster"))
 
 
-def encode(pixels: np.ndarray, format: str = "PNG", **options: Any) -> bytes:
+def encode(pixels: np.ndarray, kind: str = "PNG", **options: Any) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format, **options)
+    Image.fromarray(pixels).save(buffer, kind, **options)
     return buffer.getvalue()
 
 

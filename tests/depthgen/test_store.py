@@ -1,7 +1,7 @@
 """The store gives back what was put in, as plain zarr v3, and only when it is whole."""
 
 import json
-import pickle
+import pickle  # noqa: TID251  (that stores survive it is what is tested)
 import struct
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -142,7 +142,7 @@ def test_depth_without_information_is_marked_invalid(tmp_path: Path, useless: np
     st.integers(0, 2**32 - 1),
     st.sampled_from([8, 12, 16]),
     st.floats(-1e4, 1e4),
-    st.floats(1e-3, 1e6),
+    st.floats(1, 1e6),
 )
 def test_quantisation_errs_by_half_a_step_at_most(
     seed: int, bits: int, low: float, span: float

@@ -32,6 +32,7 @@ from boxdepth.depthgen.store import (
     open_writer,
     plan_store,
 )
+from boxdepth.depthgen.store.depth import is_informative
 from boxdepth.depthgen.store.errors import summarise
 
 log = logging.getLogger(__name__)
@@ -324,7 +325,7 @@ def _unit_rows(writer: StoreWriter, unit: int, opened: _OpenUnit, totals: _Total
     rows = writer.rows(unit)
     totals.skipped.update(opened.skipped)
     totals.redone += len(opened.redone)
-    totals.invalid += sum(1 for depth in opened.depth.values() if not _informative(depth))
+    totals.invalid += sum(1 for depth in opened.depth.values() if not is_informative(depth))
     remarks: dict[str, Any] = {"redone_in_fp32": sorted(opened.redone)}
     return UnitRows(
         images=[opened.images.get(row) for row in rows],
@@ -332,10 +333,6 @@ def _unit_rows(writer: StoreWriter, unit: int, opened: _OpenUnit, totals: _Total
         skipped=opened.skipped,
         remarks=remarks,
     )
-
-
-def _informative(depth: Float32[np.ndarray, "rows columns"]) -> bool:
-    return bool(np.isfinite(depth).all() and depth.max() > depth.min())
 
 
 def _account(written: int, totals: _Totals) -> None:

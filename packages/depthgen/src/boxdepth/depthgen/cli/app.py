@@ -25,7 +25,7 @@ logger = logging.getLogger("boxdepth")
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
 
-def _print_version(wanted: bool) -> None:
+def _print_version(wanted: bool | None) -> None:
     if wanted:
         typer.echo(f"depthgen {version('boxdepth-depthgen')}")
         raise typer.Exit
@@ -34,11 +34,11 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _common(
     _version: Annotated[
-        bool,
+        bool | None,
         typer.Option(
             "--version", help="Print the version.", callback=_print_version, is_eager=True
         ),
-    ] = False,
+    ] = None,
     verbose: Annotated[
         bool, typer.Option("-v", "--verbose", help="Log more; show tracebacks.")
     ] = False,

@@ -1,10 +1,13 @@
 """``depthgen models``, ``info``, ``verify`` and ``preview``: they change no store."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
@@ -12,6 +15,7 @@ from boxdepth.depthgen.cli.app import Json, app, console, emit, interactive, say
 from boxdepth.depthgen.cli.progress import show_progress
 
 _GATE_NOT_MET = 4
+_FILE_WIDTH = 160
 
 StoreArgument = Annotated[Path, typer.Argument(help="Folder of a store.")]
 
@@ -25,22 +29,21 @@ def models(json: Json = False) -> None:
     if json:
         emit({"models": rows})
         return
-    table = Table(box=None, pad_edge=False)
-    for title in ("name", "hub id", "millions", "licence", "output", "here", "note"):
-        table.add_column(title, overflow="fold")
-    for row in rows:
-        licence = row["licence"] if row["commercial"] else f"{row['licence']} (!)"
-        output = f"{row['kind']}, {row['sign']}".replace("_", " ")
-        table.add_row(
-            row["name"],
-            row["hub_id"] or "part of this package",
-            f"{row['parameters']:g}",
-            licence,
-            output,
-            "yes" if row["here"] else "no",
-            row["note"],
-        )
-    console.print(table)
+    show_table(
+        ("name", "millions", "licence", "output", "here", "note", "hub id"),
+        [
+            (
+                row["name"],
+                f"{row['parameters']:g}",
+                row["licence"] if row["commercial"] else f"{row['licence']} (!)",
+                "metric depth" if row["kind"] == "metric" else "inverse depth",
+                "yes" if row["here"] else "no",
+                row["note"],
+                row["hub_id"] or "part of this package",
+            )
+            for row in rows
+        ],
+    )
     say("(!) forbids commercial use: needs --allow-noncommercial")
 
 
@@ -54,10 +57,7 @@ def info(store: StoreArgument, json: Json = False) -> None:
     if json:
         emit(facts)
         return
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for name, value in _flat(facts):
-        table.add_row(name, value)
-    console.print(table)
+    show_table((), _flat(facts))
 
 
 @app.command(epilog="Example: [bold]depthgen verify stores/coco-train2017.zarr --deep[/]")
@@ -117,14 +117,34 @@ def preview(
         emit({"store": str(store), "pictures": pictures})
 
 
+def show_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A plain table on stderr; on a narrow terminal lines are folded, in a file they are not."""
+    table = Table(box=None, show_header=bool(titles), pad_edge=False)
+    for title in titles or ("", ""):
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    if not console.quiet:
+        width = None if console.is_terminal else _FILE_WIDTH
+        Console(stderr=True, highlight=False, width=width).print(table)
+
+
 def _flat(facts: dict[str, Any], name: str = "") -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     for key, value in facts.items():
         inner = f"{name}.{key}" if name else key
-        if isinstance(value, dict):
+        if key == "boxes_per_class":
+            rows.append((inner, _largest(value)))
+        elif isinstance(value, dict):
             rows += _flat(value, inner)
         elif isinstance(value, float):
             rows.append((inner, f"{value:.4g}"))
         else:
             rows.append((inner, f"{value:,}" if type(value) is int else str(value)))
     return rows
+
+
+def _largest(counts: dict[str, int], *, shown: int = 12) -> str:
+    ordered = sorted(counts.items(), key=lambda item: -item[1])
+    text = ", ".join(f"{name} {count:,}" for name, count in ordered[:shown])
+    return text if len(ordered) <= shown else f"{text}, ... ({len(ordered)} classes)"

@@ -123,8 +123,9 @@ def read_coco_file(
     root = image_root.resolve()
     for index, item in enumerate(_list(document, "images", annotations)):
         _collect(reading, f"images[{index}]", item, lambda r, i: _read_image(r, i, root))
+    read_annotation = _annotation_reader(masks)
     for index, item in enumerate(_list(document, "annotations", annotations)):
-        _collect(reading, f"annotations[{index}]", item, _annotation_reader(masks))
+        _collect(reading, f"annotations[{index}]", item, read_annotation)
     rejected = settle(reading.problems, source=annotations, on_bad=on_bad)
     clipped, records = _records(reading, masks=masks)
     report = DatasetReport(

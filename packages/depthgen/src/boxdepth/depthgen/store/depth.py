@@ -5,6 +5,20 @@ from jaxtyping import Float32, UInt16
 
 from boxdepth.depthgen.store.schema import DepthInfo
 
+_SMALLEST_RANGE = 1e-30
+"""Below it the scale of 16-bit steps would be a denormal number."""
+
+_ROUNDING = 64 * float(np.finfo(np.float32).eps)
+"""A range below this share of the values is what a model's rounding leaves of a constant."""
+
+
+def is_informative(depth: Float32[np.ndarray, "rows columns"]) -> bool:
+    """True if depth is finite and its range is more than rounding noise."""
+    low, high = float(depth.min()), float(depth.max())
+    return bool(np.isfinite(depth).all()) and high - low > max(
+        _ROUNDING * max(abs(low), abs(high)), _SMALLEST_RANGE
+    )
+
 
 def quantise(
     depth: Float32[np.ndarray, "rows columns"], *, bits: int
@@ -15,13 +29,11 @@ def quantise(
         The integers, and ``scale`` and ``offset`` with ``depth = q * scale + offset``; ``None``
         for a map that holds no information (not finite, or constant).
     """
-    if not np.isfinite(depth).all():
+    if not is_informative(depth):
         return None
     low, high = np.float32(depth.min()), np.float32(depth.max())
     levels = (1 << bits) - 1
     scale = np.float32((np.float64(high) - np.float64(low)) / levels)
-    if not (np.isfinite(scale) and scale > 0):
-        return None
     steps = np.rint((depth.astype(np.float64) - low) / np.float64(scale))
     return np.clip(steps, 0, levels).astype(np.uint16), scale, low
 

@@ -1,0 +1,277 @@
+"""The command as it is typed: results, exit codes, one line for every mistake."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from boxdepth.depthgen.store import open_store
+
+from .conftest import encode, photo, run_cli, tree
+
+Build = Callable[..., Path]
+
+
+@pytest.fixture
+def arguments(coco_root: Build, tiny_model: Path, tmp_path: Path) -> list[object]:
+    """``depthgen run`` over seven photos in units of two."""
+    return [
+        "run", "--dataset", "coco", "--data-root", coco_root(7), "--model", tiny_model,
+        "--store", tmp_path / "s.zarr", "--unit", 2, "--device", "cpu",
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def depthgen(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    return lambda *arguments: run_cli(arguments, monkeypatch)
+
+
+def _result(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_run_info_verify_preview(
+    arguments: list[object],
+    depthgen: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    store = tmp_path / "s.zarr"
+    assert depthgen(*arguments, "--json") == 0
+    result = _result(capsys)
+    assert set(result) == {
+        "store", "images", "skipped", "shards", "bytes", "seconds", "images_per_second",
+        "model_seconds", "model", "revision",
+    }  # fmt: skip
+    assert (result["images"], result["skipped"], result["shards"]) == (7, 0, 4)
+    assert (result["model"], result["revision"]) == ("tiny-dpt", "local")
+
+    assert depthgen(*arguments) == 0
+    assert "is finished already" in capsys.readouterr().err
+
+    assert depthgen("info", store, "--json") == 0
+    facts = _result(capsys)
+    assert (facts["images"], facts["boxes"], facts["classes"]) == (7, 6, 2)
+    assert facts["boxes_per_class"] == {"cat": 4, "toaster": 2}
+    assert depthgen("info", store) == 0
+    assert "tiny-dpt" in capsys.readouterr().err
+
+    assert depthgen("verify", store, "--deep", "--json") == 0
+    assert _result(capsys)["ok"] is True
+
+    assert depthgen("preview", store, "--out", tmp_path / "p", "--count", 3, "--json") == 0
+    pictures = _result(capsys)["pictures"]
+    assert len(pictures) == 3
+    with Image.open(pictures[0]) as picture:
+        assert picture.width > 3 * picture.height / 2
+
+
+def test_verify_fails_its_gate_on_damage_and_a_repeated_run_repairs(
+    arguments: list[object],
+    depthgen: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    store = tmp_path / "s.zarr"
+    depthgen(*arguments)
+    before = tree(store)
+    shard = store / "image" / "data" / "c" / "1"
+    data = bytearray(shard.read_bytes())
+    data[10] ^= 1
+    shard.write_bytes(data)
+    assert depthgen("verify", store) == 0
+    assert depthgen("verify", store, "--deep") == 4
+    shown = capsys.readouterr().err
+    assert "array image/data, shard 1" in shown
+    assert "images 3..4 (2)" in shown
+    (store / ".boxdepth" / "records" / "000001.json").unlink()
+    assert depthgen(*arguments) == 0
+    assert tree(store) == before
+
+
+def test_dry_run_writes_nothing(
+    arguments: list[object],
+    depthgen: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    assert depthgen(*arguments, "--dry-run", "--json") == 0
+    assert _result(capsys)["images"] == 7
+    assert not (tmp_path / "s.zarr").exists()
+
+
+def test_masks_and_limits(
+    arguments: list[object],
+    depthgen: Callable[..., int],
+    tmp_path: Path,
+) -> None:
+    assert depthgen(*arguments, "--with-masks", "--limit", 3, "--depth-grid", "10x12") == 0
+    store = open_store(tmp_path / "s.zarr")
+    assert len(store) == 3
+    assert store.attributes.masks
+    assert store.inverse_depth(2).shape == (10, 12)
+
+
+_MISTAKES: list[tuple[list[object], int, str]] = [
+    (["--split", "test2017"], 2, "no COCO split 'test2017' under"),
+    (["--model", "dpt-huge"], 2, "unknown model 'dpt-huge'"),
+    (["--model", "da2-large"], 2, "forbids commercial use"),
+    (["--model", "hf:nobody/nothing"], 6, "cannot fetch nobody/nothing"),
+    (["--aspect", "keep"], 2, "square inputs only"),
+    (["--depth-grid", "384"], 2, "ROWSxCOLUMNS is expected"),
+    (["--store", "s3://bucket/x.zarr"], 2, "local folders only"),
+    (["--annotations", "x.json"], 2, "belong to --dataset custom"),
+    (["--revision", "main"], 2, "belongs to hub models"),
+]
+
+
+@pytest.mark.parametrize(("mistake", "code", "message"), _MISTAKES)
+def test_a_mistake_is_one_line_and_its_exit_code(
+    arguments: list[object],
+    depthgen: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    mistake: list[object],
+    code: int,
+    message: str,
+) -> None:
+    assert depthgen(*arguments, *mistake) == code
+    shown = capsys.readouterr()
+    (line,) = [line for line in shown.err.splitlines() if line.startswith("error: ")]
+    assert message in line
+    assert "Traceback" not in shown.err
+    assert shown.out == ""
+
+
+def test_usage_errors_exit_2(
+    depthgen: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert depthgen("run", "--dataset", "imagenet") == 2
+    assert depthgen("run", "--datset", "coco") == 2
+    assert "--dataset" in capsys.readouterr().err
+    assert depthgen("--version") == 0
+    assert capsys.readouterr().out.startswith("depthgen 0.")
+
+
+def test_models_are_listed_with_their_licences(
+    depthgen: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert depthgen("models", "--json") == 0
+    rows = {row["name"]: row for row in _result(capsys)["models"]}
+    assert rows["da2-large"]["commercial"] is False
+    assert rows["dpt-large"]["hub_id"] == "Intel/dpt-large"
+    assert rows["zoedepth"]["sign"] == "far_is_large"
+    assert depthgen("models") == 0
+    assert "CC-BY-NC-4.0 (!)" in capsys.readouterr().err
+
+
+def test_missing_and_truncated_images_exit_3(
+    arguments: list[object],
+    depthgen: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    images = tmp_path / "data" / "coco" / "train2017"
+    whole = (images / "000000000003.jpg").read_bytes()
+    (images / "000000000003.jpg").unlink()
+    assert depthgen(*arguments) == 3
+    assert "image 4: no file" in capsys.readouterr().err
+    (images / "000000000003.jpg").write_bytes(whole[:300])
+    assert depthgen(*arguments) == 3
+    assert "image 4: '000000000003.jpg': cannot be decoded" in capsys.readouterr().err
+    assert depthgen("info", tmp_path / "s.zarr") == 3
+    assert "unfinished (1 of 4 units are done)" in capsys.readouterr().err
+    (images / "000000000003.jpg").write_bytes(encode(photo(3), "JPEG", quality=90))
+    assert depthgen(*arguments, "--on-bad", "skip", "--overwrite") == 0
+
+
+def test_other_inputs_exit_2_with_the_differences(
+    arguments: list[object],
+    depthgen: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert depthgen(*arguments, "--limit", 4) == 0
+    assert depthgen(*arguments, "--limit", 4, "--batch-size", 2, "--unit", 3) == 2
+    shown = capsys.readouterr().err
+    assert "generator.batch_size was 8, is 2" in shown
+    assert "unit was 2, is 3" in shown
+
+
+def _command(arguments: list[object]) -> list[str]:
+    code = "from boxdepth.depthgen.cli import main; main()"
+    return [sys.executable, "-c", code, *(str(argument) for argument in arguments)]
+
+
+@pytest.mark.slow
+def test_terminated_it_exits_143_and_goes_on_to_identical_bytes(
+    arguments: list[object], depthgen: Callable[..., int], tmp_path: Path
+) -> None:
+    small = [*arguments, "--batch-size", 1]
+    depthgen(*small)
+    whole = tree(tmp_path / "s.zarr")
+    shutil.rmtree(tmp_path / "s.zarr")
+    process = subprocess.Popen(_command(small), stderr=subprocess.PIPE, text=True)
+    first = tmp_path / "s.zarr" / ".boxdepth" / "records" / "000000.json"
+    while process.poll() is None and not first.exists():
+        time.sleep(0.0005)
+    process.terminate()
+    _, shown = process.communicate()
+    assert process.returncode == 143
+    assert "error: terminated; what is finished stays" in shown
+    assert "Traceback" not in shown
+    assert depthgen(*small) == 0
+    assert tree(tmp_path / "s.zarr") == whole
+
+
+@pytest.mark.slow
+def test_a_second_writer_exits_75(
+    arguments: list[object],
+    depthgen: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    depthgen(*arguments)
+    lock = tmp_path / "s.zarr" / ".boxdepth" / "lock"
+    holder = (
+        "import time; from pathlib import Path\n"
+        "from boxdepth.depthgen.store.lock import hold_lock\n"
+        f"with hold_lock(Path({str(lock)!r})): print('held', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", holder], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    assert depthgen(*arguments) == 75
+    assert f"process {process.pid} on" in capsys.readouterr().err
+    process.kill()
+    process.communicate()
+    assert depthgen(*arguments) == 0
+
+
+@pytest.mark.data
+def test_real_photographs_of_every_kind(
+    shared_data: Path, tiny_model: Path, depthgen: Callable[..., int], tmp_path: Path
+) -> None:
+    """Crowds, images without objects, greyscale and odd sizes, street scenes, one's own photos."""
+    common = ["--model", tiny_model, "--device", "cpu"]
+    for options, images in (
+        (["coco", "--data-root", shared_data / "coco-dev", "--split", "val2017"], 80),
+        (["cityscapes", "--data-root", shared_data / "cityscapes-dev"], 4),
+        (
+            ["custom", "--images", shared_data / "fruitnuts" / "images", "--annotations",
+             shared_data / "fruitnuts" / "annotations" / "instances.json"], 12,
+        ),
+    ):  # fmt: skip
+        store = tmp_path / f"{options[0]}.zarr"
+        assert depthgen("run", "--dataset", *options, "--store", store, *common) == 0
+        assert depthgen("verify", store, "--deep") == 0
+        opened = open_store(store)
+        assert len(opened) == images
+        for i in range(images):
+            assert opened.image(i).shape[:2] == tuple(opened.image_sizes[i])
+            assert opened.inverse_depth(i).max() == 255
