@@ -13,6 +13,7 @@ from boxdepth.trainer.presets import PRESETS
 from boxdepth.trainer.resolve import apply_overrides
 
 DataName = Literal["coco", "cityscapes", "scenes"]
+ScheduleName = Literal["1x", "3x"]
 Settings = tuple[str, ...]
 
 BASES: Mapping[DataName, tuple[str, Settings]] = {
@@ -97,7 +98,7 @@ class Row:
     title: str
     """The method, in words."""
     backbone: str = "R-50"
-    schedule: Literal["1x", "3x"] = "1x"
+    schedule: ScheduleName = "1x"
     data: DataName = "coco"
     """The data set that the paper used."""
     method: Settings = ()
@@ -114,6 +115,39 @@ def _slug(backbone: str) -> str:
     return backbone.lower().replace("-", "", 1)
 
 
+WIDE: tuple[tuple[str, str, Settings, tuple[tuple[str, ScheduleName], ...]], ...] = (
+    (
+        "condinst",
+        "CondInst (masks)",
+        CONDINST,
+        (("R-50", "1x"), ("R-50", "3x"), ("R-101", "3x")),
+    ),
+    (
+        "boxinst",
+        "BoxInst",
+        BOXINST,
+        (("R-50", "1x"), ("R-50", "3x"), ("R-101", "3x"), ("R-101-DCN", "3x")),
+    ),
+    (
+        "boxteacher",
+        "BoxTeacher",
+        BOXTEACHER,
+        (("R-50", "1x"), ("R-50", "3x"), ("R-101", "3x")),
+    ),
+    (
+        "ours",
+        METHOD,
+        (),
+        (
+            *(("R-50", "1x"), ("R-50", "3x"), ("R-101", "1x"), ("R-101", "3x")),
+            *(("R-101-DCN", "3x"), ("Swin-T", "1x"), ("Swin-B", "1x"), ("Swin-B", "3x")),
+        ),
+    ),
+    ("ours-iou", f"{METHOD}, IoU quality", IOU_QUALITY, (("Swin-B", "1x"), ("Swin-B", "3x"))),
+)
+"""(name, title, settings, (backbone, schedule) pairs) of what runs on several networks."""
+
+
 def _rows() -> list[Row]:
     wide = [
         Row(
@@ -123,22 +157,8 @@ def _rows() -> list[Row]:
             schedule=schedule,
             method=method,
         )
-        for kind, title, method, variants in (
-            ("condinst", "CondInst (masks)", CONDINST, ("R-50 1x", "R-50 3x", "R-101 3x")),
-            ("boxinst", "BoxInst", BOXINST, ("R-50 1x", "R-50 3x", "R-101 3x", "R-101-DCN 3x")),
-            ("boxteacher", "BoxTeacher", BOXTEACHER, ("R-50 1x", "R-50 3x", "R-101 3x")),
-            (
-                "ours",
-                METHOD,
-                (),
-                (
-                    *("R-50 1x", "R-50 3x", "R-101 1x", "R-101 3x", "R-101-DCN 3x"),
-                    *("Swin-T 1x", "Swin-B 1x", "Swin-B 3x"),
-                ),
-            ),
-            ("ours-iou", "the method, IoU quality", IOU_QUALITY, ("Swin-B 1x", "Swin-B 3x")),
-        )
-        for backbone, schedule in (variant.rsplit(" ", 1) for variant in variants)
+        for kind, title, method, variants in WIDE
+        for backbone, schedule in variants
     ]
     terms = [
         _named("terms-cons", "BoxInst + L_cons", (*NO_DEPTH_LAYER, *NO_TEACHER)),

@@ -120,7 +120,7 @@ def matching_scores(
 ) -> Float[Tensor, "g p"]:
     """S_match = alpha f_iou + beta S_dep + (1 - alpha - beta) S_pred (arXiv 2403.01214, Eq. 9)."""
     measure = box_iou if overlap == "iou" else generalized_box_iou
-    overlaps = measure(boxes_xyxy, candidate_boxes_xyxy)
+    overlaps: Tensor = measure(boxes_xyxy, candidate_boxes_xyxy)
     return (
         weights.overlap * overlaps
         + weights.depth * depth

@@ -59,7 +59,7 @@ def update_teacher(
         teacher.load_state_dict(theirs)
         return
     followed = dict(teacher.named_parameters()) if not average_buffers else mine
-    average = get_ema_multi_avg_fn(momentum)
+    average = get_ema_multi_avg_fn(momentum)  # type: ignore[no-untyped-call]
     floating = [name for name in followed if mine[name].is_floating_point()]
     if floating:
         average([mine[n] for n in floating], [theirs[n].to(mine[n].dtype) for n in floating], 0)
