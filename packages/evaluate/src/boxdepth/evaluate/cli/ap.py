@@ -1,16 +1,19 @@
 """`evaluate ap`: the score."""
 
-from enum import StrEnum
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from boxdepth.evaluate.cli.app import app, console, emit, say, warn
-from boxdepth.evaluate.cli.inputs import find_inputs
-from boxdepth.evaluate.coco_ap import CocoNumbers, CocoReport, CocoSummary, IouType, evaluate_coco
-from boxdepth.evaluate.results import GateError
+from boxdepth.evaluate.cityscapes_ap import CityscapesReport, evaluate_cityscapes
+from boxdepth.evaluate.cli import options
+from boxdepth.evaluate.cli.app import app, console, emit, refuse_existing, say, warn
+from boxdepth.evaluate.cli.inputs import Inputs, find_inputs
+from boxdepth.evaluate.cli.options import Protocol
+from boxdepth.evaluate.coco_ap import CocoNumbers, CocoReport, CocoSummary, evaluate_coco
+from boxdepth.evaluate.results import GateError, UsageError
 
 EXAMPLES = """
 Examples:
@@ -19,74 +22,110 @@ Examples:
 
   evaluate ap --predictions preds.json --annotations instances_val2017.json --per-class
 
+  evaluate ap --protocol cityscapes --predictions results/ --gt-fine cityscapes/gtFine/val
+
   evaluate ap --run runs/coco_r50_1x --json --fail-under 0.30
 """
-
-
-class Protocol(StrEnum):
-    coco = "coco"
-    cityscapes = "cityscapes"
-    both = "both"
-
-
-class Shape(StrEnum):
-    segm = "segm"
-    bbox = "bbox"
-    both = "both"
-
-
-class BackendName(StrEnum):
-    fast = "fast"
-    pycocotools = "pycocotools"
-
-
-SHAPES: dict[Shape, tuple[IouType, ...]] = {
-    Shape.segm: ("segm",),
-    Shape.bbox: ("bbox",),
-    Shape.both: ("segm", "bbox"),
-}
-RunOption = Annotated[Path | None, typer.Option("--run", help="A run folder.")]
-PredictionsOption = Annotated[
-    Path | None, typer.Option("--predictions", help="COCO results (JSON list).")
-]
-AnnotationsOption = Annotated[
-    Path | None, typer.Option("--annotations", help="COCO annotations (JSON).")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
-OutOption = Annotated[Path | None, typer.Option("--out", help="Also write that JSON here.")]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace an existing --out.")]
+COLUMNS = {
+    "AP": "ap", "AP50": "ap50", "AP75": "ap75", "APs": "ap_small", "APm": "ap_medium",
+    "APl": "ap_large", "AR100": "ar_100",
+}  # fmt: skip
 
 
 @app.command("ap", epilog=EXAMPLES)
 def ap_command(
-    run: RunOption = None,
-    predictions: PredictionsOption = None,
-    annotations: AnnotationsOption = None,
-    iou_type: Annotated[Shape, typer.Option(help="What to compare.")] = Shape.both,
-    backend: Annotated[BackendName, typer.Option(help="They agree.")] = BackendName.fast,
+    run: options.Run = None,
+    predictions: options.PredictionsFile = None,
+    annotations: options.AnnotationsFile = None,
+    protocol: Annotated[Protocol, typer.Option(help="Whose rules.")] = Protocol.coco,
+    gt_fine: options.GtFine = None,
+    iou_type: Annotated[
+        options.Shape, typer.Option(help="What COCO AP compares.")
+    ] = options.Shape.both,
+    backend: Annotated[
+        options.BackendName, typer.Option(help="They agree to 1e-9.")
+    ] = options.BackendName.fast,
     per_class: Annotated[bool, typer.Option("--per-class", help="A row per class.")] = False,
-    as_json: JsonOption = False,
-    out: OutOption = None,
-    overwrite: OverwriteOption = False,
+    workers: options.Workers = 0,
+    as_json: options.AsJson = False,
+    out: options.Out = None,
+    overwrite: options.Overwrite = False,
     fail_under: Annotated[
-        float | None, typer.Option(help="Exit 4 below this AP (of masks, else boxes).")
+        float | None, typer.Option(help="Exit 4 below this AP (of masks, else boxes), 0 to 1.")
     ] = None,
 ) -> None:
-    """Score predictions: COCO's twelve numbers for masks and boxes."""
-    inputs = find_inputs(run, predictions, annotations)
-    report = evaluate_coco(
-        inputs.predictions, inputs.annotations, iou_types=SHAPES[iou_type], backend=backend.value
-    )
-    show_coco(report, per_class=per_class)
-    emit(report.to_json(), as_json=as_json, out=out, overwrite=overwrite)
+    """Score predictions: COCO's numbers, official Cityscapes AP, or both."""
+    if out is not None:
+        refuse_existing(out, overwrite=overwrite)
+    if fail_under is not None and not 0 <= fail_under <= 1:
+        raise UsageError(f"--fail-under is {fail_under:g}, expected a fraction from 0 to 1.")
+    folder = predictions is not None and predictions.is_dir()
+    inputs = None if folder else find_inputs(run, predictions, annotations)
+    coco = cityscapes = None
+    if protocol != Protocol.cityscapes:
+        if inputs is None:
+            raise UsageError(f"{predictions} is a folder: only --protocol cityscapes reads those.")
+        coco = evaluate_coco(
+            inputs.predictions,
+            inputs.annotations,
+            iou_types=options.SHAPES[iou_type],
+            backend=backend.value,
+            workers=options.worker_count(workers, inputs.predictions),
+        )
+        show_coco(coco, per_class=per_class)
+    if protocol != Protocol.coco:
+        cityscapes = score_cityscapes(inputs, predictions, gt_fine)
+        show_cityscapes(cityscapes)
+    emit(combined(coco, cityscapes), as_json=as_json, out=out, overwrite=overwrite)
     if fail_under is not None:
-        check_gate(report, fail_under)
+        check_gate(main_score(coco, cityscapes), fail_under)
 
 
-def check_gate(report: CocoReport, fail_under: float) -> None:
-    """Raise `GateError` if the AP (of masks where there are any) is below the gate."""
-    summary = report.segm or report.bbox
-    score = summary.ap if summary else None
+def score_cityscapes(
+    inputs: Inputs | None, folder: Path | None, gt_fine: Path | None
+) -> CityscapesReport:
+    """Official AP of a results folder, or of COCO-style results."""
+    truth = gt_fine or default_gt_fine()
+    if inputs is not None:
+        return evaluate_cityscapes(inputs.predictions, truth, annotations=inputs.annotations)
+    if folder is None:
+        raise UsageError("--predictions names nothing to score.")
+    return evaluate_cityscapes(folder, truth)
+
+
+def default_gt_fine() -> Path:
+    """`$CITYSCAPES_DATASET/gtFine/val`; raises `UsageError` if that is not there."""
+    root = os.environ.get("CITYSCAPES_DATASET")
+    path = Path(root) / "gtFine" / "val" if root else None
+    if path is None or not path.is_dir():
+        raise UsageError(
+            "Cityscapes' protocol needs the official annotations: pass --gt-fine gtFine/val, "
+            "or set CITYSCAPES_DATASET to the folder that holds gtFine."
+        )
+    return path
+
+
+def combined(coco: CocoReport | None, cityscapes: CityscapesReport | None) -> dict[str, Any]:
+    """The JSON object: COCO's with Cityscapes' under its own key, or either alone."""
+    if coco is None:
+        return cityscapes.to_json() if cityscapes else {}
+    report = coco.to_json()
+    if cityscapes is not None:
+        report["protocol"] = "both"
+        report["cityscapes"] = cityscapes.to_json()
+    return report
+
+
+def main_score(coco: CocoReport | None, cityscapes: CityscapesReport | None) -> float | None:
+    """The AP a gate is about: masks before boxes, COCO's before Cityscapes'."""
+    if coco is not None:
+        summary = coco.segm or coco.boundary or coco.bbox
+        return summary.ap if summary else None
+    return cityscapes.ap if cityscapes else None
+
+
+def check_gate(score: float | None, fail_under: float) -> None:
+    """Raise `GateError` if an AP is undefined or below the gate."""
     if score is None or score < fail_under:
         seen = "undefined" if score is None else f"{score:.4f}"
         raise GateError(f"AP is {seen}, the gate is {fail_under:.4f}")
@@ -96,7 +135,7 @@ def show_coco(report: CocoReport, *, per_class: bool) -> None:
     """The numbers as a table on stderr, and the warnings."""
     say(
         f"COCO protocol, {report.backend} backend: {report.predictions} predictions, "
-        f"{report.images} images"
+        f"{report.images} images (in percent)"
     )
     for shape in ("segm", "bbox", "boundary"):
         summary: CocoSummary | None = getattr(report, shape)
@@ -105,10 +144,18 @@ def show_coco(report: CocoReport, *, per_class: bool) -> None:
     warn(report.warnings)
 
 
-COLUMNS = {
-    "AP": "ap", "AP50": "ap50", "AP75": "ap75", "APs": "ap_small", "APm": "ap_medium",
-    "APl": "ap_large", "AR100": "ar_100",
-}  # fmt: skip
+def show_cityscapes(report: CityscapesReport) -> None:
+    """AP and AP50 of the eight classes on stderr."""
+    say(
+        f"Cityscapes protocol (official): {report.predictions} detections, {report.images} images "
+        "(in percent)"
+    )
+    table = Table("class", "AP", "AP50")
+    table.add_row("all", percent(report.ap), percent(report.ap50))
+    for name, (ap, ap50) in report.per_class.items():
+        table.add_row(name, percent(ap), percent(ap50))
+    console.print(table)
+    warn(report.warnings)
 
 
 def coco_table(shape: str, summary: CocoSummary, *, per_class: bool) -> Table:
@@ -120,6 +167,10 @@ def coco_table(shape: str, summary: CocoSummary, *, per_class: bool) -> Table:
     return table
 
 
+def percent(value: float | None) -> str:
+    """A fraction in percent, or a dash."""
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
 def _cells(numbers: CocoNumbers) -> list[str]:
-    values: list[Any] = [getattr(numbers, key) for key in COLUMNS.values()]
-    return ["-" if value is None else f"{100 * value:.1f}" for value in values]
+    return [percent(getattr(numbers, key)) for key in COLUMNS.values()]

@@ -12,6 +12,8 @@ RUNS = Path("runs")
 class Inputs:
     """Results and the annotations to score them with.
 
+    `predictions` is a JSON file, or a folder of official Cityscapes results.
+
     Attributes:
         run: the run folder they were found in, None where both were named.
     """

@@ -9,7 +9,13 @@ from typing import NoReturn
 
 import typer
 
-from boxdepth.evaluate.cli import ap as _ap  # noqa: F401  (registers the subcommand)
+from boxdepth.evaluate.cli import (  # noqa: F401  (each registers its subcommand)
+    ap,
+    check,
+    compare,
+    convert,
+    proxies,
+)
 from boxdepth.evaluate.cli.app import app, console, is_verbose
 from boxdepth.evaluate.results import EvaluateError
 

@@ -236,7 +236,7 @@ def _known(
     place, found = records.positions(values, ids)
     table = "images" if key == "image_id" else "categories"
     for index in np.flatnonzero(~found).tolist():
-        if type(rows[index].get(key)) is int:
+        if records.is_whole(rows[index].get(key)):
             problems.add(name(index), f"{key} {values[index]} is not in {table}")
     return place
 

@@ -191,7 +191,7 @@ def _known(
 ) -> Int64[np.ndarray, " n"]:
     values = records.integers(rows, key, name=name, problems=problems)
     place, found = records.positions(values, ids)
-    valid = np.array([type(row.get(key)) is int for row in rows], dtype=bool)
+    valid = np.array([records.is_whole(row.get(key)) for row in rows], dtype=bool)
     unknown = np.unique(values[~found & valid])
     if len(unknown):
         table = "images" if key == "image_id" else "categories"

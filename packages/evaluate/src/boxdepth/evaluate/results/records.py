@@ -1,7 +1,7 @@
 """Columns out of lists of JSON objects: types checked, faults named, nothing guessed."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
@@ -39,7 +39,7 @@ def integers(
         return np.array(column, dtype=np.int64)
     values = np.zeros(len(column), dtype=np.int64)
     for index, value in enumerate(column):
-        if type(value) is int and low <= value <= high:
+        if is_whole(value) and low <= value <= high:
             values[index] = value
         else:
             cure = " (a string: remove the quotes)" if isinstance(value, str) else ""
@@ -66,7 +66,7 @@ def numbers(
             return values, np.ones(len(column), dtype=bool)
     values, present = np.zeros(len(column)), np.zeros(len(column), dtype=bool)
     for index, value in enumerate(column):
-        if type(value) in (float, int) and abs(value) < 1e300:  # type: ignore[arg-type]
+        if is_number(value) and abs(value) < 1e300:
             values[index], present[index] = value, True
         elif not (optional and value is None):
             seen = quoted(value) if key in records[index] else "missing"
@@ -113,6 +113,16 @@ def report_duplicates(values: Int64[np.ndarray, " n"], *, what: str, problems: P
         problems.add(f"{what} id {value}", f"stands {count} times, expected once")
 
 
+def is_whole(value: object) -> TypeGuard[int]:
+    """A whole number, Python's or NumPy's; True and False are none."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """A number, Python's or NumPy's; True and False are none."""
+    return is_whole(value) or isinstance(value, float | np.floating)
+
+
 def _within(column: Sequence[Any], low: int, high: int) -> bool:
     return bool(low <= min(column) and max(column) <= high)
 
@@ -129,7 +139,7 @@ def _as_float(column: Sequence[Any]) -> Float64[np.ndarray, " n"]:
 
 
 def _box_fault(box: object) -> str | None:
-    if type(box) is not list or len(box) != 4 or not all(type(v) in (int, float) for v in box):
+    if type(box) is not list or len(box) != 4 or not all(map(is_number, box)):
         return f"bbox is {quoted(box)}, expected [x, y, width, height] in pixels"
     if not all(abs(value) < 1e9 for value in box):
         return f"bbox is {quoted(box)}, expected finite pixels"

@@ -1,0 +1,58 @@
+"""`evaluate check`: why an AP is zero."""
+
+from boxdepth.evaluate.check import CheckReport, check_results
+from boxdepth.evaluate.cli import options
+from boxdepth.evaluate.cli.app import app, emit, say
+from boxdepth.evaluate.cli.inputs import find_inputs
+from boxdepth.evaluate.results import DataError
+
+EXAMPLES = """
+Example:
+
+  evaluate check --predictions preds.json --annotations instances_val2017.json
+"""
+
+
+@app.command("check", epilog=EXAMPLES)
+def check_command(
+    run: options.Run = None,
+    predictions: options.PredictionsFile = None,
+    annotations: options.AnnotationsFile = None,
+    as_json: options.AsJson = False,
+    out: options.Out = None,
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Say in words what is wrong with results, and what AP would be after the cure.
+
+    Ends with 3 if the file cannot be scored as it is, or a cure would raise its AP.
+    """
+    inputs = find_inputs(run, predictions, annotations)
+    report = check_results(inputs.predictions, inputs.annotations)
+    show_check(report)
+    emit(report.to_json(), as_json=as_json, out=out, overwrite=overwrite)
+    if not report.is_sound:
+        raise DataError(f"{inputs.predictions}: needs mending (see above)")
+
+
+def show_check(report: CheckReport) -> None:
+    """The report in sentences."""
+    if report.error:
+        say(f"Cannot be scored as it is:\n{report.error}\n")
+    else:
+        say(f"As it is: {_aps(report.ap)} ({report.images} images).")
+    for number, finding in enumerate(report.findings, start=1):
+        say(f"\n{number}. Likely mistake: {finding.problem}.")
+        say(f"   Cure: {finding.advice}.")
+        say(f"   After it: {_aps(finding.ap_after)}.")
+    if report.class_agnostic_ap is not None:
+        say(f"\nIf all classes were one, box AP would be {report.class_agnostic_ap:.1%}.")
+    for note in report.notes:
+        say(f"note: {note}")
+    if report.is_sound:
+        say("No known mistake found.")
+
+
+def _aps(values: object) -> str:
+    items = dict(values) if values else {}  # type: ignore[call-overload]
+    words = {"segm": "mask AP", "bbox": "box AP"}
+    return ", ".join(f"{words[k]} {v:.1%}" for k, v in items.items()) or "not scoreable yet"
