@@ -1,0 +1,138 @@
+"""What self-distillation costs: its step beside the plain one, and the matching's share of it.
+
+    python tests/bench/bench_distill.py --preset scenes_tiny --size 192x256 --images 8
+    python tests/bench/bench_distill.py --preset coco_r50_1x --size 640x853 --teacher 800
+
+Random weights whose classifier fires everywhere, so that NMS and matching have as much
+to do as they ever can: 100 candidates an image.  Steps of the two kinds take turns.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+from boxdepth.trainer import assemble, presets
+from boxdepth.trainer.config import RunConfig
+from boxdepth.trainer.distill import matchers
+from boxdepth.trainer.engine.distributed import World
+from boxdepth.trainer.engine.health import NonFiniteGuard
+from boxdepth.trainer.engine.update import Learner, learn_step
+from boxdepth.trainer.resolve import apply_overrides
+from boxdepth.trainer.structures import Batch
+
+CLASSES = 80
+matching_seconds: list[float] = []
+
+
+def timed(function: Callable, synchronize: Callable[[], None]) -> Callable:
+    """The function, noting how long each call takes."""
+
+    def call(*args: object, **options: object) -> object:
+        synchronize()
+        began = time.perf_counter()
+        result = function(*args, **options)
+        synchronize()
+        matching_seconds.append(time.perf_counter() - began)
+        return result
+
+    return call
+
+
+def make_batch(*, images: int, boxes: int, size: tuple[int, int]) -> Batch:
+    """Noise with boxes of all sizes."""
+    height, width = (-(-side // 32) * 32 for side in size)
+    corner = torch.rand(images * boxes, 2) * torch.tensor([0.6 * size[1], 0.6 * size[0]])
+    extent = torch.tensor([size[1], size[0]]) * (0.05 + 0.35 * torch.rand(images * boxes, 2))
+    xyxy = torch.cat([corner, corner + extent], dim=1)
+    valid = torch.zeros(images, height, width, dtype=torch.bool)
+    valid[:, : size[0], : size[1]] = True
+    ramp = torch.linspace(0, 255, height)[None, None, :, None].expand(images, 1, height, width)
+    return Batch(
+        images=torch.randint(0, 256, (images, 3, height, width), dtype=torch.uint8)
+        * valid[:, None],
+        sizes=torch.tensor([size] * images),
+        valid=valid,
+        inverse_depth=ramp.contiguous(),
+        depth_valid=torch.ones(images, dtype=torch.bool),
+        boxes_xyxy=xyxy,
+        labels=torch.randint(0, CLASSES, (images * boxes,)),
+        image_index=torch.arange(images).repeat_interleave(boxes),
+        centers_xy=(xyxy[:, :2] + xyxy[:, 2:]) / 2,
+        masks=None,
+        has_mask=torch.zeros(images * boxes, dtype=torch.bool),
+        image_ids=tuple(range(images)),
+        original_sizes=(size,) * images,
+    )
+
+
+def make_learner(config: RunConfig, device: torch.device) -> Learner:
+    """A learner whose classifier fires everywhere."""
+    learner = assemble.build_learner(config, device, World())
+    with torch.no_grad():
+        learner.model.head.class_logits.bias.fill_(0.0)
+        learner.model.head.ltrb.bias.fill_(2.0)
+    return learner
+
+
+def main() -> None:
+    """Print both step times and the shares."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--preset", default="scenes_tiny")
+    parser.add_argument("--size", default="192x256")
+    parser.add_argument("--teacher", type=int, default=208)
+    parser.add_argument("--images", type=int, default=8)
+    parser.add_argument("--boxes", type=int, default=8, help="of each image")
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="fp32")
+    asked = parser.parse_args()
+    device = torch.device(asked.device)
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    assemble.match_by_depth = timed(matchers.match_by_depth, wait)
+    height, width = (int(side) for side in asked.size.split("x"))
+    torch.manual_seed(0)
+    batch = make_batch(images=asked.images, boxes=asked.boxes, size=(height, width))
+    base = apply_overrides(
+        presets.PRESETS[asked.preset](),
+        [
+            f"model.num_classes={CLASSES}",
+            f"data.batch_size={asked.images}",
+            f"precision={asked.precision}",
+            f"distillation.teacher_short_side={asked.teacher}",
+            "distillation.start=0",
+            "losses.warmup_iterations=1",
+            "optimizer.learning_rate=1e-6",
+        ],
+    )
+    learners = {
+        name: make_learner(apply_overrides(base, [f"distillation.method={name}"]), device)
+        for name in ("off", "depth_matching")
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in learners}
+    for step in range(asked.steps + 2):
+        if step == 2:
+            matching_seconds.clear()
+        for name, learner in learners.items():
+            wait()
+            began = time.perf_counter()
+            numbers = learn_step(learner, step, [batch], guard=NonFiniteGuard())
+            wait()
+            assert numbers, "the step was skipped"
+            seconds[name].append(time.perf_counter() - began)
+    plain, distilled = (statistics.median(values[2:]) for values in seconds.values())
+    per_step = sum(matching_seconds) / asked.steps
+    print(
+        f"{asked.preset}, {asked.images} images of {asked.size}, teacher {asked.teacher}, {device}"
+    )
+    print(f"plain step         {1000 * plain:9.1f} ms")
+    print(f"distillation step  {1000 * distilled:9.1f} ms   {distilled / plain:.2f} x")
+    print(
+        f"matching           {1000 * per_step:9.1f} ms   {100 * per_step / distilled:.2f} % of it"
+    )
+
+
+if __name__ == "__main__":
+    main()
