@@ -52,17 +52,17 @@ def normalised_inverse_depth(
     + z), which stays finite at z = 0. The range 0..255 is that of the 8-bit files that the
     thresholds of arXiv:2403.01214, Eq. 3-4, were tuned on.
     """
-    values = q.astype(np.float32)
-    if info.kind == "metric":
-        metres = values * np.float32(scale) + np.float32(offset)
-        values = np.float32(1) / (np.float32(1) + np.maximum(metres, np.float32(0)))
-    elif info.sign == "far_is_large":
-        values = -values
+    full = np.float32(255)
+    if info.kind != "metric":
+        # The writer spans all levels, so the integers are min-max normalised already.
+        stretched = q * (full / np.float32((1 << info.bits) - 1))
+        np.minimum(stretched, full, out=stretched)
+        return stretched if info.sign == "near_is_large" else full - stretched
+    metres = q.astype(np.float32) * np.float32(scale) + np.float32(offset)
+    values = np.float32(1) / (np.float32(1) + np.maximum(metres, np.float32(0)))
     low, high = values.min(), values.max()
     if not high > low:
         return np.zeros_like(values)
-    stretched: Float32[np.ndarray, "rows columns"] = (values - low) * (
-        np.float32(255) / (high - low)
-    )
-    np.minimum(stretched, np.float32(255), out=stretched)
-    return stretched
+    normalised: Float32[np.ndarray, "rows columns"] = (values - low) * (full / (high - low))
+    np.minimum(normalised, full, out=normalised)
+    return normalised

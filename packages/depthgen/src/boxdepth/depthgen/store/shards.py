@@ -85,6 +85,7 @@ def decode_blosc(data: bytes, *, nbytes: int, where: str) -> bytes:
             f"{where}: chunk of {announced} bytes, expected {nbytes}; verify the store"
         )
     try:
-        return bytes(blosc.decompress(data))
+        decoded: bytes = blosc.decompress(data)
     except RuntimeError as error:
         raise StoreError(f"{where}: cannot be decompressed; verify the store") from error
+    return decoded
