@@ -319,19 +319,26 @@ def _semantic_term(outputs: DenseOutputs, batch: Batch, spec: LossSpec) -> Terms
     if not spec.semantic or outputs.semantic_logits is None:
         return {}
     logits = outputs.semantic_logits.float()
-    if batch.masks is None:
+    labels = batch.semantic_labels
+    if labels is None and batch.masks is None:
         return {"semantic": 0 * logits.sum()}
-    labels = semantic_labels(
+    if labels is None:
+        labels = _labels_of_masks(batch, num_classes=logits.shape[1])
+    rows = logits.permute(0, 2, 3, 1).flatten(0, 2)
+    foreground = (labels < logits.shape[1]).sum().clamp(min=1)
+    return {"semantic": sigmoid_focal_sum(rows, labels.flatten()) / foreground}
+
+
+def _labels_of_masks(batch: Batch, *, num_classes: int) -> Int64[Tensor, "b h8 w8"]:
+    assert batch.masks is not None
+    return semantic_labels(
         batch.masks[:, ::2, ::2],
         batch.labels,
         batch.image_index,
         areas=batch.masks.sum(dim=(1, 2)),
-        num_images=len(logits),
-        num_classes=logits.shape[1],
-    ).flatten()
-    rows = logits.permute(0, 2, 3, 1).flatten(0, 2)
-    foreground = (labels < logits.shape[1]).sum().clamp(min=1)
-    return {"semantic": sigmoid_focal_sum(rows, labels) / foreground}
+        num_images=len(batch.images),
+        num_classes=num_classes,
+    )
 
 
 def semantic_labels(

@@ -68,6 +68,9 @@ class Batch:
     has_mask: Bool[Tensor, " m"]
     image_ids: tuple[int, ...]
     original_sizes: tuple[tuple[int, int], ...]
+    semantic_labels: Int64[Tensor, "b h8 w8"] | None = None
+    """Class of the smallest mask at (8i + 4, 8j + 4), or the number of classes, for CondInst's
+    semantic loss; None: taken from ``masks``, two pixels off."""
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
         """The same batch with every tensor on ``device``."""
