@@ -11,6 +11,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from boxdepth.depthgen.store import Category, ImageRecord, Store, open_store, write_store
+from boxdepth.trainer import presets
+from boxdepth.trainer.config import RunConfig
+from boxdepth.trainer.resolve import apply_overrides
 
 
 class MakeStore(Protocol):
@@ -113,3 +116,31 @@ def _disc(height: int, width: int, box: np.ndarray) -> dict[str, object]:
     inside = ((x + 0.5 - cx) / rx) ** 2 + ((y + 0.5 - cy) / ry) ** 2 <= 1
     rle = coco_mask.encode(np.asfortranarray(inside.astype(np.uint8)))
     return {"size": [height, width], "counts": rle["counts"].decode("ascii")}
+
+
+TINY = (
+    'model.backbone.extra={"channels": [8, 16, 16, 32], "stem_width": 8}',
+    "model.fpn_channels=32",
+    "model.fcos.convs=1",
+    'model.mask_branch={"channels": 8, "convs": 1, "out_channels": 4}',
+    'data.augmentation={"short_sides": [48, 64], "max_size": 96, "flip": 0.5}',
+    "data.batch_size=2",
+    "data.workers=0",
+    "inference.short_side=64",
+    "losses.warmup_iterations=2",
+    'schedule={"iterations": 6, "steps": [4], "warmup_iterations": 2}',
+    'checkpoints={"every": 2, "keep": 2, "log_every": 1}',
+)
+"""The `--set` that turns scenes_tiny into a run of a second."""
+
+
+@pytest.fixture
+def tiny_settings() -> tuple[str, ...]:
+    """What makes scenes_tiny a run of a second."""
+    return TINY
+
+
+@pytest.fixture
+def tiny_run() -> RunConfig:
+    """A run of a second: six iterations of a very small network."""
+    return apply_overrides(presets.scenes_tiny(), TINY)

@@ -1,0 +1,124 @@
+"""What of a store becomes a sample, and what is left out and counted."""
+
+import numpy as np
+import pytest
+import torch
+
+from boxdepth.depthgen.store import DataError
+from boxdepth.trainer.data.loader import SampleKey, load_batch
+from boxdepth.trainer.data.store_dataset import SampleOptions, TrainingSet
+from boxdepth.trainer.data.validation_set import ValidationSet, check_images
+
+
+def options(**changes: object) -> SampleOptions:
+    base = {"short_sides": (64,), "max_size": 200, "flip": 0.0, "seed": 0}
+    return SampleOptions(**{**base, **changes})  # type: ignore[arg-type]
+
+
+def awkward(index: int, height: int, width: int) -> np.ndarray:
+    """One good box; one without area; one that reaches out; in image 2 none at all."""
+    if index == 2:
+        return np.zeros((0, 4), np.float32)
+    return np.array(
+        [[5, 5, 40, 30], [10, 10, 10, 20], [50, 40, width + 20, height + 5], [1, 1, 9, 9]],
+        np.float32,
+    )
+
+
+def fourth_is_crowd(index: int) -> np.ndarray:
+    return np.array([False, False, False, True]) if index != 2 else np.zeros(0, bool)
+
+
+def test_crowd_and_empty_boxes_are_left_out_and_counted(make_store) -> None:
+    store = make_store(sizes=[(64, 96)] * 3, boxes=awkward, crowd=fourth_is_crowd)
+    dataset = TrainingSet(store, options())
+    census = dataset.census
+    assert (census.images, census.images_used, census.images_without_boxes) == (3, 2, 1)
+    assert (census.boxes, census.boxes_used) == (8, 4)
+    assert (census.boxes_crowd, census.boxes_empty, census.boxes_clipped) == (2, 2, 2)
+    sample = dataset.load(0, epoch=0)
+    assert sample.boxes_xyxy.tolist() == [[5, 5, 40, 30], [50, 40, 96, 64]]
+
+
+def test_images_without_boxes_stay_if_asked_for(make_store) -> None:
+    store = make_store(sizes=[(64, 96)] * 3, boxes=awkward, crowd=fourth_is_crowd)
+    dataset = TrainingSet(store, options(), keep_empty=True)
+    assert len(dataset) == 3
+    empty = dataset.load(2, epoch=0)
+    assert empty.boxes_xyxy.shape == (0, 4)
+    assert empty.labels.dtype == torch.int64
+
+
+def test_centres_are_those_of_the_rasterised_box(make_store) -> None:
+    sample = TrainingSet(make_store(sizes=[(64, 96)], boxes=awkward), options()).load(0, epoch=0)
+    assert sample.centers_xy[0].tolist() == [(5 + 40) / 2, (5 + 30) / 2]
+
+
+def test_a_store_without_a_usable_box_is_refused(make_store) -> None:
+    store = make_store(boxes=lambda index, height, width: np.zeros((0, 4), np.float32))
+    with pytest.raises(DataError, match="no image with a usable box"):
+        TrainingSet(store, options())
+
+
+def test_masks_are_read_only_if_they_are_supervision(make_store) -> None:
+    store = make_store(masks=True)
+    assert TrainingSet(store, options()).load(0, epoch=0).masks is None
+    sample = TrainingSet(store, options(supervision="masks")).load(0, epoch=0)
+    assert sample.masks is not None
+    assert sample.masks.shape == (2, 16, 24)
+    assert sample.has_mask.all()
+
+
+def test_supervision_by_masks_needs_a_store_with_masks(make_store) -> None:
+    with pytest.raises(DataError, match="depthgen run --with-masks"):
+        TrainingSet(make_store(), options(supervision="masks"))
+
+
+def test_the_share_of_masks_is_chosen_by_annotation_and_stays_chosen(make_store) -> None:
+    store = make_store(sizes=[(64, 96)] * 40, masks=True)
+    few, more = (
+        TrainingSet(store, options(supervision="mixed", mask_fraction=share))
+        for share in (0.25, 0.5)
+    )
+    has_few = torch.cat([few.load(k, epoch=k % 3).has_mask for k in range(40)])
+    has_more = torch.cat([more.load(k, epoch=0).has_mask for k in range(40)])
+    assert 0.1 < has_few.float().mean() < 0.4
+    assert (has_more | ~has_few).all(), "a larger share keeps what the smaller had"
+
+
+def test_a_mask_sample_is_where_its_box_is(make_store) -> None:
+    dataset = TrainingSet(make_store(masks=True), options(supervision="masks", flip=1.0))
+    sample = dataset.load(0, epoch=0)
+    assert sample.masks is not None
+    for mask, (x1, y1, x2, y2) in zip(sample.masks, sample.boxes_xyxy.tolist(), strict=True):
+        rows, columns = mask.nonzero().unbind(1)
+        assert x1 - 4 <= 4 * columns.min() + 2 < 4 * columns.max() + 2 <= x2 + 4
+        assert y1 - 4 <= 4 * rows.min() + 2 < 4 * rows.max() + 2 <= y2 + 4
+
+
+def test_missing_depth_is_marked(make_store) -> None:
+    store = make_store(depth=lambda index: None if index == 1 else np.eye(24, 32, dtype=np.float32))
+    dataset = TrainingSet(store, options())
+    assert [dataset.load(k, epoch=0).depth_valid for k in range(3)] == [True, False, True]
+    assert dataset.census.images_without_depth == 1
+
+
+def test_a_damaged_image_is_named_with_its_store(make_store) -> None:
+    store = make_store(sizes=[(64, 96)] * 2)
+    shard = next(store.path.glob("image/data/c/*"))
+    data = bytearray(shard.read_bytes())
+    data[100] ^= 0xFF
+    shard.write_bytes(bytes(data))
+    dataset = TrainingSet(store, options())
+    with pytest.raises(DataError, match=r"train\.zarr.*image 1000.*damaged"):
+        load_batch(dataset, (SampleKey(0, 0),))
+    assert len(check_images(store, range(2))) == 1
+
+
+def test_a_stores_own_masks_are_its_ground_truth(make_store) -> None:
+    truth = ValidationSet(make_store(masks=True)).ground_truth()
+    assert truth is not None
+    assert [category["id"] for category in truth["categories"]] == [3, 9]
+    first = truth["annotations"][0]
+    assert (first["image_id"], first["category_id"], first["id"]) == (1000, 3, 100)
+    assert ValidationSet(make_store("boxes")).ground_truth() is None
