@@ -14,6 +14,10 @@ from boxdepth.depthgen.store import Boxes, ConfigError, Store
 _PANEL_HEIGHT: Final = 400
 _MARGIN: Final = 12
 _CAPTION: Final = 30
+_CAPTION_WIDTH: Final = 250
+_Caption = list[tuple[str, tuple[int, int, int] | None]]
+"""Texts, each with the colour of the square before it, if any."""
+
 _PAPER: Final = (250, 250, 248)
 _INK: Final = (40, 44, 52)
 _COLOUR_TINT: Final = (240, 150, 40)
@@ -52,18 +56,18 @@ def draw_preview(store: Store, index: int) -> Image.Image:
     names = [category.name for category in store.attributes.categories]
     depth = store.inverse_depth(index)
     height, width = image.shape[:2]
-    trusted, shares = _trusted_panel(image, depth, boxes)
+    trusted, legend = _trusted_panel(image, depth, boxes)
     identity = f"{int(store.image_ids[index])}  {height} x {width}"
     crowds = f", {int(boxes.crowd.sum())} crowd" if boxes.crowd.any() else ""
     title = "inverse depth, near is bright" if store.depth_valid[index] else "no usable depth"
-    panels = [
-        (f"image {identity}", Image.fromarray(image)),
-        (f"{len(boxes.label)} boxes{crowds}", None),
-        (title, Image.fromarray(colour_depth(depth))),
-        (shares, Image.fromarray(trusted)),
+    panels: list[tuple[_Caption, Image.Image | None]] = [
+        ([(f"image {identity}", None)], Image.fromarray(image)),
+        ([(f"{len(boxes.label)} boxes{crowds}", None)], None),
+        ([(title, None)], Image.fromarray(colour_depth(depth))),
+        (legend, Image.fromarray(trusted)),
     ]
     size = max(1, round(width * _PANEL_HEIGHT / height)), _PANEL_HEIGHT
-    drawn = []
+    drawn: list[tuple[_Caption, Image.Image]] = []
     for caption, picture in panels:
         smooth = Image.Resampling.NEAREST if picture is panels[3][1] else Image.Resampling.LANCZOS
         panel = (picture or Image.fromarray(image)).resize(size, smooth)
@@ -96,7 +100,7 @@ def draw_boxes(panel: Image.Image, boxes: Boxes, names: Sequence[str], *, scale:
             draw.rectangle((left, top, right, bottom), outline=colour, width=2)
         text = names[int(boxes.label[k])] + (" (crowd)" if boxes.crowd[k] else "")
         extent = draw.textbbox((0, 0), text, font=font)
-        wide, high = extent[2] + 6, extent[3] + 4
+        wide, high = extent[2] + 9, extent[3] + 4
         if right - left < 24 or bottom - top < 16:
             continue  # a label would hide the object
         x = min(left, panel.width - wide)
@@ -112,7 +116,7 @@ def class_colour(label: int) -> tuple[int, int, int]:
 
 def _trusted_panel(
     image: UInt8[np.ndarray, "h w 3"], depth: Float32[np.ndarray, "rows columns"], boxes: Boxes
-) -> tuple[UInt8[np.ndarray, "h2 w2 3"], str]:
+) -> tuple[UInt8[np.ndarray, "h2 w2 3"], _Caption]:
     height, width = image.shape[:2]
     at_image = Image.fromarray(depth).resize((width, height), Image.Resampling.BILINEAR)
     colour, near = colour_pairs(image), depth_pairs(np.array(at_image, dtype=np.float32))
@@ -128,11 +132,14 @@ def _trusted_panel(
         (both, _BOTH_TINT),
     ):
         panel = _tint(panel, share * inside, tint)
-    caption = "no boxes, no pairs"
+    legend: _Caption = [("no boxes, no pairs", None)]
     if len(boxes.label):
-        shares = [_mean_share(pairs, boxes) for pairs in (colour, near)]
-        caption = f"pairs alike: colour {shares[0]:.2f}, depth {shares[1]:.2f}"
-    return panel.round().astype(np.uint8), caption
+        legend = [
+            (f"colour {_mean_share(colour, boxes):.2f}", _COLOUR_TINT),
+            (f"depth {_mean_share(near, boxes):.2f}", _DEPTH_TINT),
+            ("both", _BOTH_TINT),
+        ]
+    return panel.round().astype(np.uint8), legend
 
 
 def _tint(
@@ -169,16 +176,26 @@ def _dashed(
             draw.line((x, y, x, min(y + 5, bottom)), fill=colour, width=2)
 
 
-def _join(panels: Sequence[tuple[str, Image.Image]]) -> Image.Image:
+def _join(panels: Sequence[tuple[_Caption, Image.Image]]) -> Image.Image:
     wide, high = panels[0][1].size
-    step = wide + _MARGIN
+    step = max(wide, _CAPTION_WIDTH) + _MARGIN
     sheet = Image.new(
         "RGB", (_MARGIN + step * len(panels), _MARGIN + _CAPTION + high + _MARGIN), _PAPER
     )
     draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(size=15)
     for number, (caption, panel) in enumerate(panels):
         x = _MARGIN + number * step
-        draw.text((x, _MARGIN), caption, font=font, fill=_INK)
+        _write_caption(draw, caption, x)
         sheet.paste(panel, (x, _MARGIN + _CAPTION))
     return sheet
+
+
+def _write_caption(draw: ImageDraw.ImageDraw, caption: _Caption, x: float) -> None:
+    """Write the parts of a caption in a row, those with a tint after a square of it."""
+    font = ImageFont.load_default(size=15)
+    for text, tint in caption:
+        if tint is not None:
+            draw.rectangle((x, _MARGIN + 3, x + 12, _MARGIN + 15), fill=tint, outline=_INK)
+            x += 18
+        draw.text((x, _MARGIN), text, font=font, fill=_INK)
+        x += draw.textlength(text, font=font) + 14

@@ -48,6 +48,7 @@ class PrecisionName(StrEnum):
     fp16 = "fp16"
 
 
+_REJECTED_SHOWN = 20
 _DEFAULT_SPLITS = {"coco": "train2017", "cityscapes": "train", "custom": "train"}
 
 
@@ -217,6 +218,10 @@ def _introduce(job: "Job", *, scenes_model: bool) -> None:
     }
     if found := [f"{count} {what}" for what, count in facts.items() if count]:
         say(", ".join(found))
+    for text in report.rejected[:_REJECTED_SHOWN]:
+        warn(f"left out: {text}")
+    if len(report.rejected) > _REJECTED_SHOWN:
+        warn(f"... and {len(report.rejected) - _REJECTED_SHOWN} more")
     settings = predictor.preprocessing
     say(
         f"model {predictor.files.label} ({predictor.files.revision[:12]}), input "
