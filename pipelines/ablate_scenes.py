@@ -125,7 +125,8 @@ def run_variant(study: Study, name: str, seed: int) -> None:
     for weights in ("teacher", "student") if variant.has_teacher else ("student",):
         predictions = folder / f"{weights}.json"
         predict(folder / "run", study.store("val2017"), predictions, "--weights", weights, *device)
-        scores[weights] = score(predictions, study.annotations)["segm"]
+        found = score(predictions, study.annotations, "--iou-type", "segm")["segm"]
+        scores[weights] = {key: value for key, value in found.items() if key != "per_class"}
     about = {"variant": name, "seed": seed, "scale": study.scale, "seconds": fitted.get("seconds")}
     result.write_text(json.dumps({**about, "segm": scores}, indent=2) + "\n")
 
@@ -146,6 +147,8 @@ def markdown(study: Study, names: Iterable[str]) -> str:
     ]
     for name in names:
         found = study.results(name)
+        if not found:
+            continue
         cells = [_cell(found, key) for key in ("ap", "ap50", "ap75")]
         lines.append(f"| {VARIANTS[name].title} | {' | '.join(cells)} | {len(found)} |")
     return "\n".join(lines) + "\n"

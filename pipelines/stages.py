@@ -9,6 +9,8 @@ from typing import Any
 import typer
 from rich.console import Console
 
+from boxdepth.depthgen.store.schema import MANIFEST
+
 console = Console(stderr=True, highlight=False)
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 
@@ -33,7 +35,7 @@ def call(title: str, *command: str) -> dict[str, Any]:
 
 def finished(store: Path) -> bool:
     """Whether a depth store is complete: its manifest is written last."""
-    return (store / "MANIFEST.json").is_file()
+    return (store / MANIFEST).is_file()
 
 
 def ensure_store(store: Path, *source: str, title: str) -> None:
