@@ -15,6 +15,7 @@ from boxdepth.evaluate.cli import (  # noqa: F401  (each registers its subcomman
     compare,
     convert,
     proxies,
+    report,
 )
 from boxdepth.evaluate.cli.app import app, console, is_verbose
 from boxdepth.evaluate.results import EvaluateError

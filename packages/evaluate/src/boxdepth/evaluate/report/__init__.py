@@ -1,0 +1,6 @@
+"""`evaluate report`: one HTML file that opens offline."""
+
+from boxdepth.evaluate.report.content import ReportContent, collect
+from boxdepth.evaluate.report.render import render
+
+__all__ = ["ReportContent", "collect", "render"]

@@ -1,0 +1,130 @@
+"""Everything a report shows, computed once and kept apart from how it looks."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from boxdepth.evaluate.cityscapes_ap import CityscapesReport, evaluate_cityscapes_tables
+from boxdepth.evaluate.coco_ap import CocoReport, CocoSummary, IouType, evaluate_tables
+from boxdepth.evaluate.coco_ap.matching import match
+from boxdepth.evaluate.coco_ap.protocol import IOU_THRESHOLDS
+from boxdepth.evaluate.error_kinds import ErrorKinds, find_errors
+from boxdepth.evaluate.report.gallery import Picture, draw_gallery, tally
+from boxdepth.evaluate.results import GroundTruth, Predictions
+from boxdepth.evaluate.results.workers import Workers
+
+BINS = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportContent:
+    """What a report shows.
+
+    Attributes:
+        title: headline.
+        predictions, annotations: the files.
+        coco: the twelve numbers for masks and boxes.
+        cityscapes: official Cityscapes AP, where gtFine was given.
+        shape: what curves, errors and gallery are about.
+        summary: COCO numbers of that shape.
+        precision: name of IoU threshold to mean precision at 101 recalls.
+        score_edges, scores_right, scores_wrong: histogram of scores at IoU 0.5.
+        errors: kinds of error.
+        threshold: score from which detections are drawn: highest F1.
+        gallery: group to pictures, empty without images.
+        class_counts: annotations per class.
+        version: of the evaluator.
+    """
+
+    title: str
+    predictions: str
+    annotations: str
+    coco: CocoReport
+    cityscapes: CityscapesReport | None
+    shape: IouType
+    summary: CocoSummary
+    precision: Mapping[str, list[float]]
+    score_edges: list[float]
+    scores_right: list[int]
+    scores_wrong: list[int]
+    errors: ErrorKinds
+    threshold: float
+    gallery: Mapping[str, list[Picture]]
+    class_counts: Mapping[str, int]
+    version: str
+
+
+def collect(
+    truth: GroundTruth,
+    predictions: Predictions,
+    *,
+    images: Path | None = None,
+    gt_fine: Path | None = None,
+    title: str = "Evaluation",
+    workers: Workers | None = None,
+) -> ReportContent:
+    """Compute a report's content.
+
+    Args:
+        truth: annotations.
+        predictions: results.
+        images: folder of the images, for the gallery.
+        gt_fine: gtFine/<split>, for official Cityscapes AP beside COCO's.
+        title: headline.
+        workers: processes for AP.
+    """
+    coco = evaluate_tables(truth, predictions, workers=workers)
+    shape: IouType = "segm" if coco.segm is not None else "bbox"
+    summary = coco.segm or coco.bbox
+    assert summary is not None  # boxes can always be compared
+    matches = match(truth, predictions, shape)
+    errors = find_errors(truth, predictions, matches, shape)
+    counts = tally(truth, predictions, matches, errors)
+    edges = _score_edges(predictions)
+    right, wrong = (
+        np.histogram(predictions.scores[chosen], bins=edges)[0].tolist()
+        for chosen in (errors.kind == -1, errors.kind >= 0)
+    )
+    real = np.bincount(truth.category_index[~truth.crowd], minlength=len(truth.category_ids))
+    return ReportContent(
+        title=title,
+        predictions=predictions.source,
+        annotations=truth.source,
+        coco=coco,
+        cityscapes=evaluate_cityscapes_tables(truth, predictions, gt_fine) if gt_fine else None,
+        shape=shape,
+        summary=summary,
+        precision=mean_precision(summary),
+        score_edges=edges,
+        scores_right=right,
+        scores_wrong=wrong,
+        errors=errors,
+        threshold=counts.threshold,
+        gallery=draw_gallery(truth, predictions, errors, counts, images) if images else {},
+        class_counts=dict(zip(truth.category_names, real.tolist(), strict=True)),
+        version=version("boxdepth-evaluate"),
+    )
+
+
+def mean_precision(summary: CocoSummary) -> dict[str, list[float]]:
+    """Precision at 101 recalls, averaged over classes, at IoU 0.50, 0.75, and over all ten."""
+    precision = summary.curves.precision[:, :, :, 0, -1]
+    defined = precision[:, :, (precision > -1).all(axis=(0, 1))]
+    if not defined.size:
+        return {}
+    chosen = {
+        "IoU 0.50": defined[np.isclose(IOU_THRESHOLDS, 0.5)],
+        "IoU 0.75": defined[np.isclose(IOU_THRESHOLDS, 0.75)],
+        "IoU 0.50 to 0.95": defined,
+    }
+    return {name: part.mean(axis=(0, 2)).tolist() for name, part in chosen.items()}
+
+
+def _score_edges(predictions: Predictions) -> list[float]:
+    scores = predictions.scores
+    low, high = float(scores.min(initial=0.0)), float(scores.max(initial=1.0))
+    edges: list[float] = np.linspace(low, max(high, low + 1e-9), BINS + 1).tolist()
+    return edges

@@ -1,0 +1,94 @@
+"""A report's content as one HTML file that needs nothing but itself."""
+
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+from boxdepth.evaluate.error_kinds import KINDS
+from boxdepth.evaluate.report.charts import legend, line_chart, stacked_histogram
+from boxdepth.evaluate.report.content import ReportContent
+from boxdepth.evaluate.report.gallery import COLOURS
+
+NAMES = {"segm": "masks", "bbox": "boxes", "boundary": "boundaries"}
+TWELVE = {
+    "AP": ("ap", "mean over IoU 0.50 to 0.95"),
+    "AP50": ("ap50", "IoU 0.50"),
+    "AP75": ("ap75", "IoU 0.75"),
+    "AP small": ("ap_small", "area up to 32² pixels"),
+    "AP medium": ("ap_medium", "area 32² to 96²"),
+    "AP large": ("ap_large", "area from 96²"),
+    "AR 1": ("ar_1", "recall, 1 detection an image"),
+    "AR 10": ("ar_10", "10 detections"),
+    "AR 100": ("ar_100", "100 detections"),
+    "AR small": ("ar_small", "100 detections, small"),
+    "AR medium": ("ar_medium", "100 detections, medium"),
+    "AR large": ("ar_large", "100 detections, large"),
+}
+EXPLAINED = {
+    "classification": "right place, wrong class",
+    "localisation": "right class, IoU 0.1 to 0.5",
+    "both": "wrong class and IoU 0.1 to 0.5",
+    "duplicate": "found already by a better detection",
+    "background": "nothing is there",
+    "missed": "annotated, found by nobody",
+}
+_LINES = ("#0072b2", "#d55e00", "#009e73")
+
+
+def render(content: ReportContent) -> str:
+    """The HTML text."""
+    environment = Environment(
+        loader=PackageLoader("boxdepth.evaluate.report", "templates"),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = percent
+    template = environment.get_template("report.html.j2")
+    return template.render(
+        content=content,
+        names=NAMES,
+        twelve=TWELVE,
+        explained=EXPLAINED,
+        colours=COLOURS,
+        kinds=KINDS,
+        **_charts(content),
+        classes=_classes(content),
+        largest_gain=max([*content.errors.gains.values(), 1e-9]),
+    )
+
+
+def percent(value: float | None) -> str:
+    """A fraction in percent with one decimal, or a dash where it is undefined."""
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def _charts(content: ReportContent) -> dict[str, Markup | None]:
+    recall = np.linspace(0, 1, 101).tolist()
+    lines = {
+        name: (recall, precision, colour)
+        for (name, precision), colour in zip(content.precision.items(), _LINES, strict=False)
+    }
+    layers = {
+        "right": (content.scores_right, COLOURS["right"]),
+        "wrong": (content.scores_wrong, COLOURS["background"]),
+    }
+    return {
+        "curves": line_chart(lines, x="recall", y="precision") if lines else None,
+        "histogram": stacked_histogram(
+            layers, edges=content.score_edges, x="score", y="detections"
+        ),
+        "key": legend(COLOURS),
+    }
+
+
+def _classes(content: ReportContent) -> list[dict[str, Any]]:
+    rows = [
+        {"name": name, "numbers": numbers, "count": content.class_counts[name]}
+        for name, numbers in content.summary.per_class.items()
+        if numbers.ap is not None
+    ]
+    return sorted(rows, key=lambda row: -row["numbers"].ap)
