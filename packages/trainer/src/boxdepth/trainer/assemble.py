@@ -236,12 +236,10 @@ def _teacher_update(
     return update
 
 
-def _teach(teacher: nn.Module | None, run: config.RunConfig) -> Teach:
-    settings = run.distillation
-    if teacher is None:
-        return lambda batch, step: None
-    spec = inference_spec(run)
-    distiller = Distiller(
+def distiller(run: config.RunConfig) -> Distiller:
+    """How the teacher's predictions become targets."""
+    settings, spec = run.distillation, inference_spec(run)
+    return Distiller(
         detect=functools.partial(
             detect,
             score_threshold=spec.score_threshold,
@@ -257,13 +255,21 @@ def _teach(teacher: nn.Module | None, run: config.RunConfig) -> Teach:
         binarize=settings.binarize,
         mask_threshold=settings.mask_threshold,
         batch_stats=settings.teacher_batch_stats,
+        autocast=AUTOCAST[run.precision],
     )
+
+
+def _teach(teacher: nn.Module | None, run: config.RunConfig) -> Teach:
+    settings = run.distillation
+    if teacher is None:
+        return lambda batch, step: None
+    how = distiller(run)
 
     def teach(batch: Batch, step: int) -> PseudoMasks | None:
         if step < settings.start:
             return None
         progress = step / run.schedule.iterations
-        return pseudo_masks(teacher, batch, distiller, progress=progress)
+        return pseudo_masks(teacher, batch, how, progress=progress)
 
     return teach
 
