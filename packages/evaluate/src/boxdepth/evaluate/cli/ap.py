@@ -1,5 +1,6 @@
 """`evaluate ap`: the score."""
 
+import json
 import os
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +10,7 @@ from rich.table import Table
 
 from boxdepth.evaluate.cityscapes_ap import CityscapesReport, evaluate_cityscapes
 from boxdepth.evaluate.cli import options
-from boxdepth.evaluate.cli.app import app, console, emit, refuse_existing, say, warn
+from boxdepth.evaluate.cli.app import app, console, emit, refuse_existing, say, warn, write_new
 from boxdepth.evaluate.cli.inputs import Inputs, find_inputs
 from boxdepth.evaluate.cli.options import Protocol
 from boxdepth.evaluate.coco_ap import CocoNumbers, CocoReport, CocoSummary, evaluate_coco
@@ -46,6 +47,9 @@ def ap_command(
         options.BackendName, typer.Option(help="They agree to 1e-9.")
     ] = options.BackendName.fast,
     per_class: Annotated[bool, typer.Option("--per-class", help="A row per class.")] = False,
+    curves: Annotated[
+        Path | None, typer.Option(help="Write COCO precision over recall here (JSON).")
+    ] = None,
     workers: options.Workers = 0,
     as_json: options.AsJson = False,
     out: options.Out = None,
@@ -55,8 +59,8 @@ def ap_command(
     ] = None,
 ) -> None:
     """Score predictions: COCO's numbers, official Cityscapes AP, or both."""
-    if out is not None:
-        refuse_existing(out, overwrite=overwrite)
+    for path in filter(None, (out, curves)):
+        refuse_existing(path, overwrite=overwrite)
     if fail_under is not None and not 0 <= fail_under <= 1:
         raise UsageError(f"--fail-under is {fail_under:g}, expected a fraction from 0 to 1.")
     folder = predictions is not None and predictions.is_dir()
@@ -73,12 +77,20 @@ def ap_command(
             workers=options.worker_count(workers, inputs.predictions),
         )
         show_coco(coco, per_class=per_class)
+        if curves is not None:
+            write_new(curves, json.dumps(curve_data(coco)), overwrite=overwrite)
     if protocol != Protocol.coco:
         cityscapes = score_cityscapes(inputs, predictions, gt_fine)
         show_cityscapes(cityscapes)
     emit(combined(coco, cityscapes), as_json=as_json, out=out, overwrite=overwrite)
     if fail_under is not None:
         check_gate(main_score(coco, cityscapes), fail_under)
+
+
+def curve_data(report: CocoReport) -> dict[str, Any]:
+    """Precision over recall of each shape that was compared."""
+    shapes = {"segm": report.segm, "bbox": report.bbox, "boundary": report.boundary}
+    return {name: summary.precision_recall() for name, summary in shapes.items() if summary}
 
 
 def score_cityscapes(

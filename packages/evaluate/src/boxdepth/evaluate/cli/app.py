@@ -22,7 +22,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-console = Console(stderr=True, highlight=False)
+# Away from a terminal tables must not be cut to 80 columns.
+console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 140)
 logger = logging.getLogger("boxdepth")
 
 

@@ -22,6 +22,18 @@ Examples:
 """
 
 
+MEANINGS = {
+    "covered": "boxes that have a prediction",
+    "tightness": "IoU of the mask's own box with the given one",
+    "outside": "share of the mask outside the box",
+    "fill": "mask over box area; near 1: collapsed to the box",
+    "image_edges": "rank of image edges along the outline; 0.5 by chance",
+    "depth_edges": "rank of depth edges along the outline; 0.5 by chance",
+    "agreement": "IoU with the other model's mask",
+    "quality": "tightness x (1 - outside) x edges: to watch, not to publish",
+}
+
+
 @app.command("proxies", epilog=EXAMPLES)
 def proxies_command(
     run: options.Run = None,
@@ -56,10 +68,10 @@ def show_proxies(report: ProxyReport, box_ap: float | None, *, per_class: bool) 
     """The proxies as a table on stderr."""
     ap = "undefined" if box_ap is None else f"{box_ap:.1%}"
     say(f"Proxies of mask quality over {report.objects} annotated boxes; box AP {ap}.")
-    names = list(report.overall.to_json())
-    table = Table("", *names)
-    rows = {"all": report.overall, **(report.per_class if per_class else {})}
-    for name, proxies in rows.items():
-        values = proxies.to_json().values()
-        table.add_row(name, *("-" if value is None else f"{value:.3f}" for value in values))
+    classes = {"all": report.overall, **(report.per_class if per_class else {})}
+    table = Table("proxy", *classes, "what it says")
+    for key, meaning in MEANINGS.items():
+        values = [getattr(proxies, key) for proxies in classes.values()]
+        cells = ("-" if value is None else f"{value:.3f}" for value in values)
+        table.add_row(key, *cells, meaning)
     console.print(table)

@@ -76,6 +76,23 @@ class CocoSummary(CocoNumbers):
     per_class: dict[str, CocoNumbers]
     curves: Curves = field(repr=False)
 
+    def precision_recall(self) -> dict[str, Any]:
+        """Precision at 101 recalls by IoU threshold: mean over classes, and for each class.
+
+        For objects of any size and 100 detections an image; None for a class without annotation.
+        """
+        precision = self.curves.precision[:, :, :, 0, -1]
+        defined = precision[:, :, (precision > -1).all(axis=(0, 1))]
+        return {
+            "recall": RECALL_LEVELS.tolist(),
+            "iou": IOU_THRESHOLDS.round(2).tolist(),
+            "all": defined.mean(axis=2).tolist() if defined.size else None,
+            "per_class": {
+                name: precision[:, :, k].tolist() if numbers.ap is not None else None
+                for k, (name, numbers) in enumerate(self.per_class.items())
+            },
+        }
+
     def to_json(self) -> dict[str, Any]:
         """As `evaluate ap --json` prints it."""
         numbers: dict[str, Any] = CocoNumbers.to_json(self)

@@ -29,7 +29,7 @@ def stacked_histogram(
 ) -> Markup:
     """Bars of equal width between `edges`, layers stacked: name to (counts, colour)."""
     totals = [sum(counts) for counts in zip(*(c for c, _ in layers.values()), strict=True)]
-    top = max([*totals, 1])
+    top = 4 * -(-max([*totals, 1]) // 4)  # four ticks at whole numbers
     width = (WIDTH - _LEFT - _RIGHT) / max(len(totals), 1)
     bars, below = [], [0] * len(totals)
     for counts, colour in layers.values():

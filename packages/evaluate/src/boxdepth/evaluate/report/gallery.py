@@ -27,7 +27,7 @@ COLOURS = {
     "missed": "#0072b2",
 }
 # Drawn for columns of 300 to 360 screen pixels: labels stay readable on a phone.
-_WIDTH, _FONT = 520, 16
+_WIDTH, _FONT, _LABELS = 520, 16, 12
 _DARK = {COLOURS["missed"], COLOURS["background"], COLOURS["right"]}
 _PER_GROUP = 4
 
@@ -108,10 +108,11 @@ def choose(truth: GroundTruth, counts: ImageTally) -> dict[str, list[int]]:
         "Worst": busy[np.argsort(quality[busy], kind="stable")],
         "Most instructive": busy[np.argsort(-lesson[busy], kind="stable")],
     }
+    most = min(_PER_GROUP, max(1, len(busy) // len(ranked)))
     taken: set[int] = set()
     groups: dict[str, list[int]] = {}
     for name, order in ranked.items():
-        groups[name] = [image for image in order.tolist() if image not in taken][:_PER_GROUP]
+        groups[name] = [image for image in order.tolist() if image not in taken][:most]
         taken.update(groups[name])
     return groups
 
@@ -158,6 +159,8 @@ def overlay(
         corner = truth.boxes_xywh[row, :2] * scale
         name = f"missed {truth.category_names[truth.category_index[row]]}"
         labels.append(((float(corner[0]), float(corner[1])), name, COLOURS["missed"]))
+    if len(labels) > _LABELS:  # in a crowd only what went wrong is named
+        labels = [label for label in labels if label[2] != COLOURS["right"]]
     picture = Image.fromarray(np.clip(canvas, 0, 255).astype(np.uint8))
     _write_labels(picture, labels)
     return picture

@@ -283,8 +283,8 @@ def _notes(predictions: Predictions, truth: GroundTruth) -> tuple[str, ...]:
     if len(never):
         names = ", ".join(truth.category_names[i] for i in never[:5].tolist())
         notes.append(
-            f"{len(never)} classes are predicted but have no annotation ({names}"
-            f"{', ...' if len(never) > 5 else ''}): COCO AP leaves them out, they cost nothing."
+            f"Classes that are predicted but have no annotation: {len(never)} ({names}"
+            f"{', ...' if len(never) > 5 else ''}). COCO AP leaves them out, they cost nothing."
         )
     return tuple(notes)
 
