@@ -1,0 +1,163 @@
+"""The paper's pictures (arXiv 2403.01214) from our own runs.
+
+    python pipelines/figures.py matching RUN --store stores/scenes-train2017.zarr --out figures
+    python pipelines/figures.py compare boxinst.json ours.json --store stores/scenes-val2017.zarr \
+        --out figures
+
+`matching` (its Fig. 2): the teacher's best-matching pseudo masks by box overlap alone, and with
+depth in the score, where the two choose differently. `compare` (its Fig. 5): predictions of two
+runs side by side.
+"""
+
+import functools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from PIL import Image
+
+from boxdepth.depthgen.store import open_store
+from boxdepth.trainer import assemble
+from boxdepth.trainer.cli.predict import load_model
+from boxdepth.trainer.config import Augmentation, RunConfig
+from boxdepth.trainer.data.collate import collate
+from boxdepth.trainer.data.store_dataset import TrainingSet
+from boxdepth.trainer.distill.matchers import match_by_depth
+from boxdepth.trainer.distill.pseudo import Distiller, pseudo_masks
+from boxdepth.trainer.structures import Batch
+from quickstart_report import (
+    PALETTE,
+    by_image,
+    depth_picture,
+    outline_boxes,
+    paint,
+    side_by_side,
+)
+from stages import console
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__.split("\n\n")[0])
+
+OutOption = Annotated[Path, typer.Option("--out", help="Folder for the pictures.")]
+CountOption = Annotated[int, typer.Option("--count", min=1, help="How many pictures.")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """An image on which the two ways to match choose another mask for some box."""
+
+    batch: Batch
+    boxes: list[int]
+    """Rows of the boxes that differ."""
+    by_overlap: torch.Tensor
+    with_depth: torch.Tensor
+
+
+@app.command()
+def matching(
+    run: Annotated[Path, typer.Argument(help="A run with a teacher.")],
+    store: Annotated[Path, typer.Option(help="Store of training images.")],
+    out: OutOption = Path("figures"),
+    count: CountOption = 8,
+    look_at: Annotated[int, typer.Option(min=1, help="Images to search.")] = 200,
+) -> None:
+    """Image | depth | pseudo masks by box overlap | pseudo masks by S_match."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = load_model(run, device, weights="teacher")
+    dataset = assemble.training_set(_plain(model.config), store)
+    out.mkdir(parents=True, exist_ok=True)
+    drawn = 0
+    for difference in _differences(model.network, model.config, dataset, device, look_at):
+        path = out / f"matching-{difference.batch.image_ids[0]}.png"
+        Image.fromarray(side_by_side(_panels(difference))).save(path)
+        drawn += 1
+        if drawn == count:
+            break
+    console.print(f"{drawn} images on which depth changes the choice -> [bold]{out}")
+
+
+def _plain(config: RunConfig) -> RunConfig:
+    """The training images without augmentation, at the size of inference."""
+    inference = config.inference
+    augmentation = Augmentation(
+        short_sides=(inference.short_side,), max_size=inference.max_size, flip=0
+    )
+    data = config.data.model_copy(update={"augmentation": augmentation, "supervision": "boxes"})
+    return config.model_copy(update={"data": data})
+
+
+def _differences(
+    teacher: torch.nn.Module,
+    config: RunConfig,
+    dataset: TrainingSet,
+    device: torch.device,
+    look_at: int,
+) -> Iterator[Difference]:
+    plain = replace(assemble.distiller(config), short_side=None, batch_stats=False)
+    ways = [_matched_by(plain, alpha=1.0, beta=0.0), _matched_by(plain, alpha=0.8, beta=0.2)]
+    for index in range(min(look_at, len(dataset))):
+        batch = collate([dataset.load(index, epoch=0)]).to(device)
+        overlap, depth = (pseudo_masks(teacher, batch, way, progress=1.0).mask for way in ways)
+        common = (overlap * depth).sum(dim=(1, 2))
+        union = torch.maximum(overlap, depth).sum(dim=(1, 2))
+        boxes = (common < 0.9 * union).nonzero()[:, 0].tolist()
+        if boxes:
+            yield Difference(batch=batch, boxes=boxes, by_overlap=overlap, with_depth=depth)
+
+
+def _matched_by(distiller: Distiller, *, alpha: float, beta: float) -> Distiller:
+    matcher = functools.partial(match_by_depth, alpha=alpha, beta=beta)
+    return replace(distiller, matcher=matcher)
+
+
+def _panels(difference: Difference) -> list[np.ndarray]:
+    batch = difference.batch
+    height, width = (int(side) for side in batch.sizes[0])
+    image = batch.images[0, :, :height, :width].permute(1, 2, 0).cpu().numpy()
+    depth = batch.inverse_depth[0, 0, :height, :width].cpu().numpy()
+    chosen = batch.boxes_xyxy[difference.boxes]
+    xywh = torch.cat([chosen[:, :2], chosen[:, 2:] - chosen[:, :2]], dim=1).tolist()
+    masks = [
+        _tinted(image, part[difference.boxes].cpu().numpy() > 0.5)
+        for part in (difference.by_overlap, difference.with_depth)
+    ]
+    boxed = [outline_boxes(panel, xywh) for panel in (image, *masks)]
+    return [boxed[0], depth_picture(depth, (height, width)), *boxed[1:]]
+
+
+def _tinted(image: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Masks of the stride-4 grid over the image, one colour each."""
+    canvas = 0.75 * image.astype(np.float32)
+    for number, mask in enumerate(masks):
+        fine = mask.repeat(4, axis=0).repeat(4, axis=1)[: image.shape[0], : image.shape[1]]
+        canvas[fine] = 0.4 * image[fine] + 0.6 * PALETTE[number % len(PALETTE)]
+    return np.clip(canvas, 0, 255).astype(np.uint8)
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="predictions.json, drawn on the left.")],
+    second: Annotated[Path, typer.Argument(help="predictions.json, drawn on the right.")],
+    store: Annotated[Path, typer.Option(help="Store of the images.")],
+    out: OutOption = Path("figures"),
+    count: CountOption = 8,
+    least_score: Annotated[float, typer.Option(min=0, max=1, help="Of what is drawn.")] = 0.3,
+) -> None:
+    """Image | depth | first run | second run."""
+    images = open_store(store)
+    found = [by_image(json.loads(f.read_text()), least_score=least_score) for f in (first, second)]
+    out.mkdir(parents=True, exist_ok=True)
+    for index in range(min(count, len(images))):
+        image, image_id = images.image(index), int(images.image_ids[index])
+        depth = depth_picture(images.inverse_depth(index), image.shape[:2])
+        panels = [image, depth, *(paint(image, entries[image_id]) for entries in found)]
+        Image.fromarray(side_by_side(panels)).save(out / f"compare-{image_id}.png")
+    console.print(f"{min(count, len(images))} pictures -> [bold]{out}")
+
+
+if __name__ == "__main__":
+    app()
