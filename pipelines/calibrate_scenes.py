@@ -8,11 +8,14 @@ stands in docs/sample-scenes.md.
 """
 
 import json
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
+from PIL import Image
 from pycocotools.coco import COCO
 from rich.console import Console
 from rich.progress import track
@@ -54,23 +57,36 @@ def pair_summary(counts: PairCounts) -> dict[str, float]:
     }
 
 
-def measure_photos(root: Path, limit: int | None) -> dict[str, Any]:
-    """Shares of colour-similar pairs on photographs at their own size."""
+def shortest_side(image: np.ndarray, side: int | None) -> np.ndarray:
+    """Resize as training does: bilinear, the shorter side to ``side``; None leaves it alone."""
+    if side is None:
+        return image
+    scale = side / min(image.shape[:2])
+    size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+
+
+def measure_photos(root: Path, side: int | None, limit: int | None) -> dict[str, Any]:
+    """Shares of colour-similar pairs on photographs, at their own size or at a training size."""
     shares: list[float] = []
     counts = NO_PAIRS
     for split in ("train2017", "val2017"):
-        coco = COCO(root / "annotations" / f"instances_{split}.json")
+        with redirect_stdout(sys.stderr):
+            coco = COCO(root / "annotations" / f"instances_{split}.json")
         for record in track(list(coco.imgs.values())[:limit], description=split, console=_console):
             name = record["file_name"]
-            image = decode_image((root / split / name).read_bytes(), expected_size=None, name=name)
+            content = (root / split / name).read_bytes()
+            image = shortest_side(decode_image(content, expected_size=None, name=name), side)
+            scale = np.array([image.shape[1] / record["width"], image.shape[0] / record["height"]])
             trusted = colour_pairs(image)
             masks = []
             for annotation in coco.imgToAnns[record["id"]]:
                 if annotation["iscrowd"]:
                     continue
-                x, y, width, height = annotation["bbox"]
-                shares.append(box_share(trusted, (x, y, x + width, y + height)))
-                masks.append(coco.annToMask(annotation).astype(bool))
+                corner, extent = np.reshape(annotation["bbox"], (2, 2)) * scale
+                shares.append(box_share(trusted, (*corner.tolist(), *(corner + extent).tolist())))
+                mask = Image.fromarray(coco.annToMask(annotation) > 0)
+                masks.append(np.asarray(mask.resize(image.shape[1::-1])))
             if masks:
                 counts += count_pairs(trusted, np.stack(masks))
     return {"colour_in_boxes": summary(shares), "colour": pair_summary(counts)}
@@ -82,8 +98,8 @@ def scene_box_shares(scene: Scene) -> list[float]:
     shares = []
     for mask in scene.masks:
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        box = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
-        shares.append(box_share(trusted, tuple(float(side) for side in box)))
+        x1, y1, x2, y2 = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+        shares.append(box_share(trusted, (float(x1), float(y1), float(x2), float(y2))))
     return shares
 
 
@@ -121,12 +137,15 @@ def main(
     height: Annotated[int, typer.Option(min=48)] = 192,
     width: Annotated[int, typer.Option(min=48)] = 256,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    short_side: Annotated[
+        int | None, typer.Option(help="Resize photographs so; else their own size.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Photographs a split, at most.")] = None,
 ) -> None:
     """Print the figures as JSON."""
     result: dict[str, Any] = {"scenes": measure_scenes(scenes, (height, width), seed)}
     if photos is not None:
-        result["photos"] = measure_photos(photos, limit)
+        result["photos"] = measure_photos(photos, short_side, limit)
     typer.echo(json.dumps(result, indent=2))
 
 

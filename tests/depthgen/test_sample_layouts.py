@@ -154,7 +154,7 @@ def test_cityscapes_polygons_painted_in_order_give_the_labels_back(cityscapes_ro
     (path,) = (cityscapes_root / "gtFine/val/scenes").glob("*000001_000019_gtFine_polygons.json")
     content = json.loads(path.read_text())
     labels = np.asarray(Image.open(str(path).replace("polygons.json", "labelIds.png")))
-    ids = {name: number for name, number in THING_OF_SHAPE.values()}
+    ids = dict(THING_OF_SHAPE.values())
     ids |= {"wall": 12, "sky": 23, "road": 7}
     canvas = Image.new("L", (content["imgWidth"] * 4, content["imgHeight"] * 4), 0)
     for item in content["objects"]:

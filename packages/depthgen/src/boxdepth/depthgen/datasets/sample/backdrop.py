@@ -48,7 +48,8 @@ def _textured(
 ) -> Float32[np.ndarray, "3 {height} {width}"]:
     """A flat painted surface seen head-on."""
     field = noise.window(noise.bank(4.0 * fine, 64.0), rng, height, width)
-    return noise.mixed(field, paint.mix) + paint.first
+    painted: np.ndarray = noise.mixed(field, paint.mix) + paint.first
+    return painted
 
 
 def _ground(
@@ -89,7 +90,8 @@ def _marks(
         return ((along + across) & 1).astype(np.float32)
     if kind == 2:
         return np.broadcast_to((along * 7 % 3).astype(np.float32) / 2, right.shape)
-    return ((across % 3) == 0).astype(np.float32)
+    lanes: np.ndarray = ((across % 3) == 0).astype(np.float32)
+    return lanes
 
 
 def _wall(
@@ -119,7 +121,8 @@ def _sky(
     clouds = noise.window(noise.bank(12.0, 128.0), rng, rows, camera.width)[0]
     white = np.clip(clouds * np.float32(0.2) + np.float32(rng.uniform(-0.3, 0.2)), 0, 1) * height
     image = haze + (zenith - haze) * height
-    return image + white * (np.float32(0.97) - image)
+    clouded: np.ndarray = image + white * (np.float32(0.97) - image)
+    return clouded
 
 
 def _ridge(rng: np.random.Generator, camera: Camera, height: float) -> Float32[np.ndarray, "1 w"]:
@@ -127,7 +130,10 @@ def _ridge(rng: np.random.Generator, camera: Camera, height: float) -> Float32[n
     line = noise.bank(24.0, 160.0)[0, int(rng.integers(noise.SIDE))]
     place = np.linspace(0, noise.SIDE, camera.width, endpoint=False)
     crest = np.interp(place, np.arange(noise.SIDE), np.roll(line, int(rng.integers(noise.SIDE))))
-    return (camera.horizon - height * (1 + 0.35 * crest)).astype(np.float32)[None, :]
+    crest_rows: np.ndarray = (camera.horizon - height * (1 + 0.35 * crest)).astype(np.float32)[
+        None, :
+    ]
+    return crest_rows
 
 
 def _landscape(

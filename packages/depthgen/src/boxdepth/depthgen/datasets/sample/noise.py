@@ -14,7 +14,8 @@ _BANK_SEED = 2403_01214
 def _filtered(rng: np.random.Generator, response: Float32[np.ndarray, "s r"]) -> np.ndarray:
     spectrum = np.fft.rfft2(rng.standard_normal((SIDE, SIDE)))
     field = np.fft.irfft2(spectrum * response, s=(SIDE, SIDE))
-    return ((field - field.mean()) / field.std()).astype(np.float32)
+    scaled: np.ndarray = ((field - field.mean()) / field.std()).astype(np.float32)
+    return scaled
 
 
 @cache
@@ -72,4 +73,5 @@ def mixed(
     field: Float32[np.ndarray, "3 h w"], mix: Float32[np.ndarray, "3 3"]
 ) -> Float32[np.ndarray, "3 h w"]:
     """Noise channels to colour deviations, by the rows of ``mix``."""
-    return (mix.T @ field.reshape(3, -1)).reshape(field.shape)
+    colours: np.ndarray = (mix.T @ field.reshape(3, -1)).reshape(field.shape)
+    return colours

@@ -39,7 +39,8 @@ def pooled(values: np.ndarray) -> Float64[np.ndarray, "hm wm c"]:
     """Means of 4x4 cells of [h w c]; rows and columns that fill no cell are left out."""
     height, width = (side // CELL for side in values.shape[:2])
     cut = values[: height * CELL, : width * CELL].astype(np.float64)
-    return cut.reshape(height, CELL, width, CELL, -1).mean(axis=(1, 3))
+    means: np.ndarray = cut.reshape(height, CELL, width, CELL, -1).mean(axis=(1, 3))
+    return means
 
 
 def _shifted(values: np.ndarray, dy: int, dx: int, fill: float) -> np.ndarray:

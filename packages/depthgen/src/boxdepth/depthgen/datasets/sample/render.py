@@ -181,7 +181,8 @@ def _pattern(rng: np.random.Generator, surface: Surface) -> Float32[np.ndarray, 
     else:
         spot = ((along % 1) - np.float32(0.5)) ** 2 + ((across % 1) - np.float32(0.5)) ** 2
         marks = spot < np.float32(0.09)
-    return np.maximum(surface.accent, marks * np.float32(0.8))
+    share: np.ndarray = np.maximum(surface.accent, marks * np.float32(0.8))
+    return share
 
 
 def _shaded(

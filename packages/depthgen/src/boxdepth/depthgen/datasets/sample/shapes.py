@@ -60,7 +60,8 @@ class Surface:
 
 
 def _root(value: Grid) -> Grid:
-    return np.sqrt(np.maximum(value, np.float32(0)))
+    root: np.ndarray = np.sqrt(np.maximum(value, np.float32(0)))
+    return root
 
 
 def ball(x: Grid, y: Grid, view: View) -> Surface:
@@ -85,7 +86,8 @@ _HEIGHTS = np.linspace(0, 1, 129, dtype=np.float32)
 
 def _table(points: list[tuple[float, float]]) -> np.ndarray:
     places, widths = zip(*points, strict=True)
-    return np.interp(_HEIGHTS, places, widths).astype(np.float32)
+    table: np.ndarray = np.interp(_HEIGHTS, places, widths).astype(np.float32)
+    return table
 
 
 def _pick(table: np.ndarray, y: Grid) -> Grid:
@@ -93,7 +95,8 @@ def _pick(table: np.ndarray, y: Grid) -> Grid:
     low = place.astype(np.int32)
     np.minimum(low, len(table) - 2, out=low)
     left = table.take(low)
-    return left + (table.take(low + 1) - left) * (place - low.astype(np.float32))
+    picked: np.ndarray = left + (table.take(low + 1) - left) * (place - low.astype(np.float32))
+    return picked
 
 
 def _revolution(x: Grid, y: Grid, view: View, radius: np.ndarray, *, lid: float) -> Surface:
