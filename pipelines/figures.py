@@ -135,7 +135,8 @@ def _tinted(image: np.ndarray, masks: np.ndarray) -> np.ndarray:
     for number, mask in enumerate(masks):
         fine = mask.repeat(4, axis=0).repeat(4, axis=1)[: image.shape[0], : image.shape[1]]
         canvas[fine] = 0.4 * image[fine] + 0.6 * PALETTE[number % len(PALETTE)]
-    return np.clip(canvas, 0, 255).astype(np.uint8)
+    tinted: np.ndarray = np.clip(canvas, 0, 255).astype(np.uint8)
+    return tinted
 
 
 @app.command()
