@@ -118,7 +118,7 @@ class TestComplaints:
     @pytest.mark.parametrize(
         ("numbers", "said"),
         [
-            ({"mask_by_box_area": 1.2}, "masks fill their boxes"),
+            ({"mask_by_box_area": 1.2}, "masks fill or leave their boxes"),
             ({"mask_by_box_area": 0.01}, "collapsed"),
             ({"tightness": 0.2}, "sides of their boxes"),
             ({"depth_pairs": 1.0}, "0..255 units"),

@@ -18,6 +18,7 @@ from boxdepth.trainer.config import RunConfig
 from boxdepth.trainer.data.store_dataset import SampleOptions, TrainingSet
 from boxdepth.trainer.data.validation_set import check_images
 from boxdepth.trainer.engine.log import read_metrics
+from boxdepth.trainer.engine.monitors import MATCHING_SCORE, complaints
 from boxdepth.trainer.engine.run_folder import read_json
 
 
@@ -136,8 +137,11 @@ def summary(
         if values:
             table.add_row(name, f"{values[0]:.3f}", f"{values[-1]:.3f}", sparkline(values, 40))
     console.print(table)
+    unhealthy = _complaints(reports, config)
     if reports:
         _show_health(reports)
+    for complaint in unhealthy:
+        say(f"  {complaint}", style="yellow")
     for row in validations:
         say(f"iteration {row['iteration']}: " + _aps(row["val"]))
     emit(
@@ -145,6 +149,8 @@ def summary(
             "run": str(run),
             "iterations": rows[-1]["iteration"],
             "losses": reports[-1]["losses"] if reports else {},
+            "monitors": reports[-1].get("monitors", {}) if reports else {},
+            "complaints": unhealthy,
             "val": [{"iteration": r["iteration"], **r["val"]} for r in validations],
         },
         as_json=as_json,
@@ -154,12 +160,25 @@ def summary(
 def _show_health(reports: list[dict[str, Any]]) -> None:
     last = reports[-1]
     speeds = [row["images_per_second"] for row in reports if row.get("images_per_second")]
-    monitors = "  ".join(
-        f"{k} {v:.3g}" for k, v in last.get("monitors", {}).items() if v is not None
+    monitors = {k: v for k, v in last.get("monitors", {}).items() if v is not None}
+    histogram = [v for k, v in monitors.items() if k.startswith(MATCHING_SCORE)]
+    shown = "  ".join(
+        f"{k} {v:.3g}" for k, v in monitors.items() if not k.startswith(MATCHING_SCORE)
     )
-    say(f"  health: {monitors}  skipped steps {last.get('skipped_steps') or 0:.0f}")
+    say(f"  health: {shown}  skipped steps {last.get('skipped_steps') or 0:.0f}")
+    if histogram:
+        say(f"  matching scores from 0 to 1: {sparkline(histogram, len(histogram))}")
     if speeds:
         say(f"  speed: {np.median(speeds):.1f} images/s (median)")
+
+
+def _complaints(reports: list[dict[str, Any]], config: dict[str, Any]) -> list[str]:
+    """What looks unhealthy in the last report; nothing while warm-ups last."""
+    warmup = config.get("losses", {}).get("warmup_iterations", 0)
+    if not reports or reports[-1]["iteration"] < 2 * warmup:
+        return []
+    monitors = reports[-1].get("monitors", {})
+    return complaints({k: v for k, v in monitors.items() if v is not None})
 
 
 def _aps(numbers: dict[str, Any]) -> str:

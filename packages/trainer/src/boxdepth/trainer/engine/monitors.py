@@ -23,6 +23,9 @@ from boxdepth.trainer.structures import (
 
 HISTOGRAM_BINS = 10
 
+MATCHING_SCORE = "matching_score/"
+"""Prefix of the histogram's bins: the lower end of each follows."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Range:
@@ -39,7 +42,8 @@ EXPECTED = {
         low=0.15,
         high=0.95,
         too_low="masks have collapsed: raise losses.projection, or lower the learning rate",
-        too_high="masks fill their boxes: the pair terms have no effect; look at the pair shares",
+        too_high="masks fill or leave their boxes: the pair terms have no effect; "
+        "look at the pair shares",
     ),
     "tightness": Range(
         low=0.5,
@@ -162,7 +166,7 @@ def pseudo_mask_shares(pseudo: PseudoMasks) -> dict[str, Float[Tensor, ""]]:
     }
     bins = (matched * HISTOGRAM_BINS).long().clamp(0, HISTOGRAM_BINS - 1)
     for index in range(HISTOGRAM_BINS):
-        shares[f"matching_score/{index / HISTOGRAM_BINS:.1f}"] = (bins == index).sum() / boxes
+        shares[f"{MATCHING_SCORE}{index / HISTOGRAM_BINS:.1f}"] = (bins == index).sum() / boxes
     return shares
 
 
