@@ -1,0 +1,121 @@
+"""Distillation inside the training step: when it begins, what it moves, and how it resumes."""
+
+import copy
+import math
+
+import torch
+from tests.trainer.test_pseudo import MODEL, make_batch
+
+from boxdepth.trainer import assemble, config
+from boxdepth.trainer.engine.distributed import World
+from boxdepth.trainer.engine.health import NonFiniteGuard
+from boxdepth.trainer.engine.update import Learner, learn_step
+
+START = 2
+CPU = torch.device("cpu")
+
+
+def make_learner(**distillation: object) -> Learner:
+    """A small network that learns fast enough to see a difference."""
+    settings = {"method": "depth_matching", "start": START, "reliability": 0.1} | distillation
+    run = config.RunConfig(
+        name="test",
+        model=MODEL,
+        data=config.Data(batch_size=2),
+        losses=config.Losses(warmup_iterations=1),
+        distillation=config.Distillation(teacher_short_side=128, teacher_max_size=200, **settings),
+        optimizer=config.Optimizer(learning_rate=0.01, reference_batch_size=2),
+        schedule=config.Schedule(iterations=8, steps=(), warmup_iterations=0),
+        inference=config.Inference(score_threshold=0.01),
+    )
+    learner = assemble.build_learner(run, CPU, World())
+    with torch.no_grad():
+        for model in (learner.model, learner.teacher):
+            model.head.ltrb.bias.fill_(1.5)
+    return learner
+
+
+def train(learner: Learner, *, start: int, stop: int) -> list[dict[str, float]]:
+    """The numbers of each step."""
+    guard = NonFiniteGuard()
+    return [
+        {k: float(v) for k, v in learn_step(learner, step, [make_batch()], guard=guard).items()}
+        for step in range(start, stop)
+    ]
+
+
+def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
+def test_no_pseudo_masks_before_the_start() -> None:
+    steps = train(make_learner(), start=0, stop=START + 2)
+    taught = [step["losses/pseudo_mask"] for step in steps]
+    assert taught[:START] == [0, 0]
+    assert all(value > 0 for value in taught[START:])
+    assert all("monitors/reliable_boxes" not in step for step in steps[:START])
+    assert all(step["monitors/reliable_boxes"] > 0 for step in steps[START:])
+
+
+def test_teacher_starts_as_the_student_of_that_step() -> None:
+    learner = make_learner(teacher_batch_stats=False)
+    train(learner, start=0, stop=START)
+    student = weights(learner.model)
+    assert learner.teacher is not None
+    assert any(
+        not torch.equal(value, student[name])
+        for name, value in learner.teacher.state_dict().items()
+    )
+    train(learner, start=START, stop=START + 1)
+    assert_equal(student, weights(learner.teacher))
+
+
+def test_teacher_moves_a_thousandth_of_the_way_each_later_step() -> None:
+    learner = make_learner(teacher_batch_stats=False)
+    train(learner, start=0, stop=START + 1)
+    assert learner.teacher is not None
+    before, student = weights(learner.teacher), weights(learner.model)
+    train(learner, start=START + 1, stop=START + 2)
+    for name, value in learner.teacher.state_dict().items():
+        if value.is_floating_point():
+            expected = 0.999 * before[name] + 0.001 * student[name]
+            torch.testing.assert_close(value, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_other_losses_go_on_unchanged() -> None:
+    """gamma adds a term; it doesn't switch another one off."""
+    steps = train(make_learner(), start=0, stop=START + 1)
+    assert steps[0].keys() <= steps[START].keys()
+    for name in ("projection", "color", "consistency", "depth"):
+        assert steps[START][f"losses/{name}"] > 0
+
+
+def test_a_resumed_run_is_the_same_run() -> None:
+    whole = make_learner()
+    train(whole, start=0, stop=5)
+    first = make_learner()
+    train(first, start=0, stop=3)
+    second = make_learner()
+    assert first.teacher is not None
+    assert second.teacher is not None
+    second.model.load_state_dict(first.model.state_dict())
+    second.teacher.load_state_dict(first.teacher.state_dict())
+    second.optimizer.load_state_dict(copy.deepcopy(first.optimizer.state_dict()))
+    train(second, start=3, stop=5)
+    assert_equal(weights(whole.model), weights(second.model))
+    assert whole.teacher is not None
+    assert_equal(weights(whole.teacher), weights(second.teacher))
+
+
+def test_box_teacher_teaches_from_the_first_step() -> None:
+    learner = make_learner(
+        method="box_teacher", start=0, gamma=0.5, mask_affinity=0.1, reliability=0.0
+    )
+    for step in train(learner, start=0, stop=3):
+        assert math.isfinite(step["losses/pseudo_mask"])
+        assert math.isfinite(step["losses/mask_affinity"])
