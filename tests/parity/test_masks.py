@@ -53,7 +53,7 @@ def test_dynamic_mask_head(
 def test_projection_loss(recorded: Any, compare: Any) -> None:
     d = recorded("projection_pairwise_dice")
     logits = torch.from_numpy(d["logits"]).requires_grad_()
-    loss = projection_losses(logits, torch.from_numpy(d["gt"])[:, 0].bool()).mean()
+    loss = projection_losses(logits, torch.from_numpy(d["gt"])[:, 0].bool(), torch.arange(5)).mean()
     loss.backward()
     compare.close(loss, d["projection"], what="projection")
     compare.close(logits.grad, d["projection_grad"], 1e-4, what="projection_grad")

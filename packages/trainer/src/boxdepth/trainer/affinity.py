@@ -65,7 +65,9 @@ def _similarity(
 ) -> Float[Tensor, "b hm wm"]:
     """Similarity to one neighbour; meaningless where it lies outside the map."""
     difference = maps - shifted(maps, offset)
-    distance = difference.abs()[:, 0] if maps.shape[1] == 1 else difference.norm(dim=1)
+    distance = (
+        difference.abs()[:, 0] if maps.shape[1] == 1 else difference.square().sum(dim=1).sqrt()
+    )
     return torch.exp(-distance / theta)
 
 

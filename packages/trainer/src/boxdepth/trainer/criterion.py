@@ -227,7 +227,7 @@ def _box_mask_terms(
     if spec.supervision == "masks":
         return terms
     if spec.projection:
-        losses = projection_losses(samples.logits, samples.bitmaps[samples.box_index])
+        losses = projection_losses(samples.logits, samples.bitmaps, samples.box_index)
         terms["projection"] = _mean_over(losses, samples.by_box)
     if spec.color and pairs is not None:
         counted = pairs.color[batch.image_index] & samples.bitmaps[:, None]

@@ -4,7 +4,6 @@ Per instance, 1x1 layers on [relative x, relative y, mask features] at stride 8 
 section 3); with a depth layer after them (arXiv 2403.01214, Eq. 1).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -76,17 +75,15 @@ def mask_outputs(
     join it as two rows of pixel coordinates and a shift of the bias.
     """
     with torch.autocast(mask_features.device.type, enabled=False):
-        weights, biases = split_params(positives.params.float(), spec)
-        hidden = _first_layer(mask_features.float(), positives, weights[0], biases[0], spec)
-        for weight, bias in zip(
-            weights[1 : spec.layers - 1], biases[1 : spec.layers - 1], strict=True
-        ):
+        order = positives.image_index.argsort(stable=True)
+        weights, biases = split_params(positives.params.float()[order], spec)
+        hidden = _first_layer(mask_features.float(), positives, order, weights[0], biases[0], spec)
+        last = spec.layers - 1
+        for weight, bias in zip(weights[1:last], biases[1:last], strict=True):
             hidden = torch.baddbmm(bias[:, :, None], weight, hidden.relu_())
-        hidden = hidden.relu_()
-        weight = torch.cat(weights[spec.layers - 1 :], dim=1)
-        bias = torch.cat(biases[spec.layers - 1 :], dim=1)
-        out = torch.baddbmm(bias[:, :, None], weight, hidden)
-        out = out.unflatten(2, mask_features.shape[-2:])
+        weight, bias = torch.cat(weights[last:], dim=1), torch.cat(biases[last:], dim=1)
+        out = torch.baddbmm(bias[:, :, None], weight, hidden.relu_())
+        out = out[order.argsort()].unflatten(2, mask_features.shape[-2:])
         return _upsampled(out, spec)
 
 
@@ -106,16 +103,18 @@ def _upsampled(out: Float[Tensor, "p o h8 w8"], spec: MaskHeadSpec) -> MaskOutpu
 def _first_layer(
     mask_features: Float[Tensor, "b c h8 w8"],
     positives: Positives,
+    order: Int64[Tensor, " p"],
     weight: Float[Tensor, "p o i"],
     bias: Float[Tensor, "p o"],
     spec: MaskHeadSpec,
 ) -> Float[Tensor, "p o hw"]:
-    """Layer 1 before its activation, image by image."""
+    """Layer 1 before its activation, image by image; rows as ``order`` puts them: by image."""
     features = mask_features.flatten(2)
     if spec.relative_coordinates:
-        sizes = weight.new_tensor(spec.level_sizes)[positives.level]
+        sizes = weight.new_tensor(spec.level_sizes)[positives.level[order]]
         coordinates = weight[:, :, :2] / sizes[:, None, None]
-        bias = bias + (coordinates @ positives.location_xy[:, :, None])[:, :, 0]
+        location_xy = positives.location_xy[order][:, :, None]
+        bias = bias + (coordinates @ location_xy)[:, :, 0]
         weight = torch.cat([-coordinates, weight[:, :, 2:]], dim=2)
         pixels = cell_locations(
             (mask_features.shape[2], mask_features.shape[3]),
@@ -123,29 +122,9 @@ def _first_layer(
             device=mask_features.device,
         ).T
         features = torch.cat([pixels.expand(len(features), -1, -1), features], dim=1)
-    return _by_image(features, positives.image_index, weight, bias)
-
-
-def _by_image(
-    features: Float[Tensor, "b i hw"],
-    image_index: Int64[Tensor, " p"],
-    weight: Float[Tensor, "p o i"],
-    bias: Float[Tensor, "p o"],
-) -> Float[Tensor, "p o hw"]:
-    rows = [(image_index == image).nonzero()[:, 0] for image in range(len(features))]
+    counts = torch.bincount(positives.image_index, minlength=len(features)).tolist()
     parts = [
-        torch.addmm(bias[own].flatten()[:, None], weight[own].flatten(0, 1), feature).unflatten(
-            0, (-1, weight.shape[1])
-        )
-        for own, feature in zip(rows, features, strict=True)
+        torch.addmm(b.flatten()[:, None], w.flatten(0, 1), feature)
+        for feature, w, b in zip(features, weight.split(counts), bias.split(counts), strict=True)
     ]
-    return torch.cat(parts)[torch.cat(rows).argsort()]
-
-
-def concatenated(outputs: Sequence[MaskOutputs]) -> MaskOutputs:
-    """The outputs of several calls as one."""
-    depth = [part.depth for part in outputs if part.depth is not None]
-    return MaskOutputs(
-        logits=torch.cat([part.logits for part in outputs]),
-        depth=torch.cat(depth) if depth else None,
-    )
+    return torch.cat(parts).unflatten(0, (-1, weight.shape[1]))
