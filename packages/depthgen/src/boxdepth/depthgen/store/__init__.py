@@ -14,13 +14,13 @@ from boxdepth.depthgen.store.errors import (
     StoreMismatchError,
 )
 from boxdepth.depthgen.store.images import decode_image
+from boxdepth.depthgen.store.layout import plan_store
 from boxdepth.depthgen.store.read import Boxes, Store, open_store
 from boxdepth.depthgen.store.schema import (
     Category,
     DepthInfo,
     ImageRecord,
     StoreAttributes,
-    plan_store,
 )
 from boxdepth.depthgen.store.verify import Verification, verify_store
 from boxdepth.depthgen.store.write import StoreWriter, UnitRows, open_writer, write_store

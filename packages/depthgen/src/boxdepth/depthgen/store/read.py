@@ -15,8 +15,9 @@ from boxdepth.depthgen.store.depth import normalised_inverse_depth
 from boxdepth.depthgen.store.errors import StoreError, summarise
 from boxdepth.depthgen.store.files import sha256_file
 from boxdepth.depthgen.store.images import decode_image
+from boxdepth.depthgen.store.layout import IMAGE_CHUNK, per_unit_arrays
 from boxdepth.depthgen.store.manifest import Manifest, describe, object_problems, read_manifest
-from boxdepth.depthgen.store.schema import IMAGE_CHUNK, StoreAttributes, per_unit_arrays
+from boxdepth.depthgen.store.schema import StoreAttributes
 from boxdepth.depthgen.store.shards import (
     EMPTY,
     decode_blosc,

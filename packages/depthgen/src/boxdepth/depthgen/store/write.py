@@ -1,12 +1,10 @@
 """Writing: whole units, each by one task, each sealed by a record; the manifest last."""
 
-import json
 import math
-import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
@@ -14,21 +12,32 @@ import google_crc32c
 import numpy as np
 import zarr
 from jaxtyping import Float32
-from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from zarr.storage import LocalStore
 
+from boxdepth.depthgen.store.arrays import create_array, open_array
 from boxdepth.depthgen.store.depth import quantise
-from boxdepth.depthgen.store.errors import DataError, StoreError, StoreMismatchError
+from boxdepth.depthgen.store.errors import DataError, StoreError
 from boxdepth.depthgen.store.files import (
-    ObjectRecord,
     canonical_json,
     fsync_folder,
     seal,
     sha256_file,
-    sha256_hex,
     write_atomically,
 )
+from boxdepth.depthgen.store.layout import (
+    dataset_array_specs,
+    dataset_arrays,
+    per_unit_arrays,
+    plan_store,
+)
 from boxdepth.depthgen.store.lock import hold_lock
+from boxdepth.depthgen.store.resume import (
+    check_same_inputs,
+    clear_store,
+    refuse_foreign_folder,
+    remove_dataset_objects,
+    remove_unsealed,
+)
 from boxdepth.depthgen.store.schema import (
     CONTROL,
     DATASET_RECORD,
@@ -37,27 +46,12 @@ from boxdepth.depthgen.store.schema import (
     RECORDS,
     SCHEMA,
     VERSION,
-    ArraySpec,
     Category,
     DepthInfo,
     ImageRecord,
     StoreAttributes,
-    dataset_array_specs,
-    dataset_arrays,
-    per_unit_arrays,
-    plan_store,
 )
-
-_COMPRESSORS: Mapping[str, tuple[Any, ...]] = {
-    "none": (),
-    "zstd": (ZstdCodec(level=3), Crc32cCodec()),
-    # typesize is written out: zarr would fill it in from the dtype, but only when the array is
-    # created.
-    "blosc": (
-        BloscCodec(typesize=2, cname="zstd", clevel=3, shuffle="bitshuffle", blocksize=0),
-        Crc32cCodec(),
-    ),
-}
+from boxdepth.depthgen.store.seals import is_sealed, unit_key, write_record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +95,9 @@ class StoreWriter:
     def pending(self) -> tuple[int, ...]:
         """Units that have no record yet, or whose objects are not of the recorded size."""
         return tuple(
-            unit for unit in range(self.attributes.units) if not _is_sealed(self.path, _key(unit))
+            unit
+            for unit in range(self.attributes.units)
+            if not is_sealed(self.path, unit_key(unit))
         )
 
     def write_unit(self, unit: int, rows: UnitRows) -> int:
@@ -121,7 +117,7 @@ class StoreWriter:
         for spec in specs:
             length = spec.shards[0] if spec.name == "image/data" and spec.shards else len(members)
             start = unit * (spec.shards or spec.chunks)[0]
-            _array(group, spec)[start : start + length] = values[spec.name]
+            open_array(group, spec)[start : start + length] = values[spec.name]
         objects = seal(self.path, [spec.object_name(unit) for spec in specs])
         record = {
             "unit": unit,
@@ -130,7 +126,7 @@ class StoreWriter:
             "depth_range": statistics,
             "remarks": dict(rows.remarks),
         }
-        _write_record(self.path, _key(unit), record, objects)
+        write_record(self.path, unit_key(unit), record, objects)
         return sum(item.nbytes for item in objects.values())
 
     def finish(self) -> None:
@@ -183,20 +179,20 @@ def open_writer(
         StoreMismatchError: The store was started from other inputs; the message lists them.
         StoreError: ``path`` holds something that is not a store.
     """
-    _refuse_foreign_folder(path)
+    refuse_foreign_folder(path)
     (path / RECORDS).mkdir(parents=True, exist_ok=True)
     with hold_lock(path / LOCK):
         if overwrite or not (path / RECORDS / f"{DATASET_RECORD}.json").is_file():
-            _clear(path)
+            clear_store(path)
         else:
-            _check_same_inputs(path, attributes)
-        if not _is_sealed(path, DATASET_RECORD):
-            _remove_dataset_objects(path)
+            check_same_inputs(path, attributes)
+        if not is_sealed(path, DATASET_RECORD):
+            remove_dataset_objects(path)
             _initialise(path, attributes, records, rejected)
         writer = StoreWriter(path, attributes, records)
         if writer.pending():
             (path / MANIFEST).unlink(missing_ok=True)
-            _remove_unsealed(path)
+            remove_unsealed(path)
         yield writer
 
 
@@ -250,15 +246,33 @@ def write_store(
     return Path(path)
 
 
-def _key(unit: int) -> str:
-    return f"{unit:06d}"
-
-
-def _array(group: zarr.Group, spec: ArraySpec) -> zarr.Array:
-    array = group[spec.name]
-    assert isinstance(array, zarr.Array)
-    # A column of zeros is written too: an object that must exist cannot go missing unseen.
-    return array.with_config({"write_empty_chunks": spec.shards is None})
+def _initialise(
+    path: Path,
+    attributes: StoreAttributes,
+    records: Sequence[ImageRecord],
+    rejected: Sequence[str],
+) -> None:
+    store = LocalStore(path)
+    group = zarr.create_group(store, attributes=attributes.to_json())
+    values = dataset_arrays(list(records), masks=attributes.masks)
+    specs = dataset_array_specs(attributes, values)
+    for spec in (*per_unit_arrays(attributes), *specs):
+        create_array(group, spec)
+    for spec in specs:
+        open_array(group, spec)[...] = values[spec.name]
+    with warnings.catch_warnings():
+        # zarr warns that consolidated metadata is an extension; it is optional for readers.
+        warnings.simplefilter("ignore")
+        zarr.consolidate_metadata(store)
+    names = [file.relative_to(path).as_posix() for file in path.rglob("zarr.json")]
+    for spec in specs:
+        chunks = math.prod(-(-side // c) for side, c in zip(spec.shape, spec.chunks, strict=True))
+        names += [spec.object_name(index) for index in range(chunks)]
+    objects = seal(path, names)
+    fsync_folder(path.parent)
+    fsync_folder(path / CONTROL)
+    record = {"attributes": attributes.to_json(), "rejected": list(rejected)}
+    write_record(path, DATASET_RECORD, record, objects)
 
 
 def _unit_values(
@@ -299,138 +313,3 @@ def _unit_values(
             values["depth/valid"][row] = 1
             statistics[row] = [float(depth.min()), float(depth.max())]
     return values, statistics
-
-
-def _write_record(
-    path: Path, key: str, record: Mapping[str, Any], objects: Mapping[str, ObjectRecord]
-) -> None:
-    body = dict(record) | {"objects": {name: asdict(item) for name, item in objects.items()}}
-    write_atomically(path / RECORDS / f"{key}.json", canonical_json(body))
-
-
-def _is_sealed(path: Path, key: str) -> bool:
-    try:
-        record = json.loads((path / RECORDS / f"{key}.json").read_bytes())
-        return all(
-            (path / name).stat().st_size == item["nbytes"]
-            for name, item in record["objects"].items()
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def _refuse_foreign_folder(path: Path) -> None:
-    if path.is_symlink() or (path.exists() and not path.is_dir()):
-        raise StoreError(f"{path}: not a folder; name another place for the store")
-    if path.is_dir() and any(path.iterdir()) and not (path / CONTROL).is_dir():
-        raise StoreError(
-            f"{path}: the folder is not empty and is not a boxdepth store; name another place"
-        )
-
-
-def _clear(path: Path) -> None:
-    """Empty the store but for its lock, manifest first: at no moment is half a store readable."""
-    (path / MANIFEST).unlink(missing_ok=True)
-    (path / RECORDS / f"{DATASET_RECORD}.json").unlink(missing_ok=True)
-    for entry in sorted(path.iterdir()):
-        if entry.name == CONTROL:
-            continue
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
-    for entry in (path / RECORDS).iterdir():
-        entry.unlink()
-
-
-def _remove_unsealed(path: Path) -> None:
-    """Remove temporaries, and objects and records of units that are not sealed."""
-    keep = {path / LOCK}
-    for file in (path / RECORDS).glob("*.json"):
-        if _is_sealed(path, file.stem):
-            keep.add(file)
-            keep.update(path / name for name in json.loads(file.read_bytes())["objects"])
-    for file in sorted(path.rglob("*")):
-        if (file.is_file() or file.is_symlink()) and file not in keep and file.name != "zarr.json":
-            file.unlink()
-
-
-def _remove_dataset_objects(path: Path) -> None:
-    """Remove what ``_initialise`` writes; the units stay."""
-    record = path / RECORDS / f"{DATASET_RECORD}.json"
-    if record.is_file():
-        for name in json.loads(record.read_bytes())["objects"]:
-            (path / name).unlink(missing_ok=True)
-        record.unlink()
-    for file in sorted(path.rglob("zarr.json")):
-        file.unlink()
-
-
-def _initialise(
-    path: Path,
-    attributes: StoreAttributes,
-    records: Sequence[ImageRecord],
-    rejected: Sequence[str],
-) -> None:
-    store = LocalStore(path)
-    group = zarr.create_group(store, attributes=attributes.to_json())
-    values = dataset_arrays(list(records), masks=attributes.masks)
-    specs = dataset_array_specs(attributes, values)
-    for spec in (*per_unit_arrays(attributes), *specs):
-        _create_array(group, spec)
-    for spec in specs:
-        _array(group, spec)[...] = values[spec.name]
-    with warnings.catch_warnings():
-        # zarr warns that consolidated metadata is an extension; it is optional for readers.
-        warnings.simplefilter("ignore")
-        zarr.consolidate_metadata(store)
-    names = [file.relative_to(path).as_posix() for file in path.rglob("zarr.json")]
-    for spec in specs:
-        chunks = math.prod(-(-side // c) for side, c in zip(spec.shape, spec.chunks, strict=True))
-        names += [spec.object_name(index) for index in range(chunks)]
-    objects = seal(path, names)
-    fsync_folder(path.parent)
-    fsync_folder(path / CONTROL)
-    record = {"attributes": attributes.to_json(), "rejected": list(rejected)}
-    _write_record(path, DATASET_RECORD, record, objects)
-
-
-def _create_array(group: zarr.Group, spec: ArraySpec) -> None:
-    group.create_array(
-        spec.name,
-        shape=spec.shape,
-        dtype=spec.dtype,
-        chunks=spec.chunks,
-        shards=spec.shards,
-        compressors=_COMPRESSORS[spec.compression] or None,
-        fill_value=spec.fill,
-    )
-
-
-def _check_same_inputs(path: Path, attributes: StoreAttributes) -> None:
-    try:
-        record = json.loads((path / RECORDS / f"{DATASET_RECORD}.json").read_bytes())
-        before = record["attributes"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{path}: damaged dataset record; repeat with --overwrite") from error
-    differences = list(_differences(before, attributes.to_json()))
-    if differences:
-        raise StoreMismatchError(
-            f"{path}: this store was started from other inputs: {'; '.join(differences)}. "
-            "Give another --store, the inputs of before, or --overwrite"
-        )
-
-
-def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in sorted(set(before) | set(now)):
-            if key != "config_hash":
-                inner = f"{name}.{key}" if name else key
-                yield from _differences(before.get(key), now.get(key), inner)
-    elif before != now:
-        yield f"{name} was {_short(before)}, is {_short(now)}"
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:40]}... ({sha256_hex(text.encode())[:8]})"
