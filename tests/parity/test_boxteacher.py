@@ -1,7 +1,8 @@
 """BoxTeacher's units equal its recorded numbers (boxteacher_units, all 40 arrays)."""
 
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,12 +25,19 @@ from boxdepth.trainer.structures import (
 )
 
 Arrays = dict[str, torch.Tensor]
+LOSSES = {
+    "projection": "loss_prj",
+    "color": "loss_pairwise",
+    "pseudo_mask": "loss_mask",
+    "mask_affinity": "loss_mask_affinity",
+}
+"""Our terms and the reference's names."""
 
 
 @pytest.fixture(scope="module")
-def units(shared_golden: Path) -> Arrays:
-    recorded = np.load(shared_golden / "boxteacher_units.npz")
-    return {name: torch.from_numpy(np.asarray(recorded[name])) for name in recorded.files}
+def units(recorded: Callable[[str], dict[str, np.ndarray]]) -> Arrays:
+    arrays = recorded("boxteacher_units")
+    return {name: torch.from_numpy(np.asarray(values)) for name, values in arrays.items()}
 
 
 def _assign(units: Arrays, case: str, *, first_is_free: bool) -> torch.Tensor:
@@ -41,17 +49,17 @@ def _assign(units: Arrays, case: str, *, first_is_free: bool) -> torch.Tensor:
     )
 
 
-def test_lab(units: Arrays) -> None:
-    lab = rgb_to_lab(units["lab/rgb"])
-    torch.testing.assert_close(lab, units["lab/lab"], atol=2e-5 * 100, rtol=0)
+def test_lab(units: Arrays, compare: Any) -> None:
+    compare.close(rgb_to_lab(units["lab/rgb"]), units["lab/lab"], what="lab/lab")
 
 
 @pytest.mark.parametrize("case", ["a", "b", "first_prediction"])
-def test_assignment(units: Arrays, case: str) -> None:
+def test_assignment(units: Arrays, compare: Any, case: str) -> None:
     assigned = _assign(units, case, first_is_free=True)
-    assert torch.equal(assigned, units[f"assign/{case}/assigned"])
-    weights = units[f"assign/{case}/mask_score"][assigned]
-    torch.testing.assert_close(weights, units[f"assign/{case}/weights"])
+    name = f"assign/{case}"
+    compare.close(assigned, units[f"{name}/assigned"], what=f"{name}/assigned")
+    weights = units[f"{name}/mask_score"][assigned]
+    compare.close(weights, units[f"{name}/weights"], what=f"{name}/weights")
 
 
 def test_our_assignment_leaves_the_best_prediction_its_box(units: Arrays) -> None:
@@ -59,40 +67,31 @@ def test_our_assignment_leaves_the_best_prediction_its_box(units: Arrays) -> Non
     assert _assign(units, "first_prediction", first_is_free=False).tolist() == [0]
 
 
-def test_affinity(units: Arrays) -> None:
+def test_affinity(units: Arrays, compare: Any) -> None:
     valid = units["affinity/valid"].bool().expand(4, -1, -1)
     affinity = mask_affinity(units["affinity/masks"].float(), valid)
-    torch.testing.assert_close(affinity, units["affinity/out"], atol=2e-5, rtol=0)
+    compare.close(affinity, units["affinity/out"], what="affinity/out")
 
 
-def test_momentum(units: Arrays) -> None:
-    for step, recorded in zip(units["ema/iterations"], units["ema/momentum"], strict=True):
-        assert teacher_momentum(int(step), ramp=True) == pytest.approx(float(recorded), rel=1e-12)
+def test_momentum(units: Arrays, compare: Any) -> None:
+    ours = [teacher_momentum(int(step), ramp=True) for step in units["ema/iterations"]]
+    compare.close(ours, units["ema/momentum"], 1e-12, what="ema/momentum")
 
 
-def test_mask_losses(units: Arrays) -> None:
+def test_mask_losses(units: Arrays, compare: Any) -> None:
     terms = _terms(units)
-    weighted = {name: terms.factors[name] * value for name, value in terms.values.items()}
-    for ours, recorded in (
-        ("projection", "loss_prj"),
-        ("color", "loss_pairwise"),
-        ("pseudo_mask", "loss_mask"),
-        ("mask_affinity", "loss_mask_affinity"),
-    ):
-        expected = units[f"losses/{recorded}"]
-        torch.testing.assert_close(weighted[ours], expected, atol=0, rtol=2e-5, msg=ours)
+    for ours, name in LOSSES.items():
+        weighted = terms.factors[ours] * terms.values[ours]
+        compare.close(weighted, units[f"losses/{name}"], what=f"losses/{name}")
 
 
-def test_gradients_of_the_mask_losses(units: Arrays) -> None:
+def test_gradients_of_the_mask_losses(units: Arrays, compare: Any) -> None:
     features = units["losses/mask_feats"].clone().requires_grad_()
     params = units["losses/params"].clone().requires_grad_()
     terms = _terms(units, features=features, params=params)
-    names = ("projection", "color", "pseudo_mask", "mask_affinity")
-    torch.stack([terms.factors[name] * terms.values[name] for name in names]).sum().backward()
-    for found, name in ((features.grad, "grad_feats"), (params.grad, "grad_params")):
-        recorded = units[f"losses/{name}"]
-        scale = recorded.abs().max().item()
-        torch.testing.assert_close(found, recorded, atol=2e-4 * scale, rtol=0)
+    torch.stack([terms.factors[name] * terms.values[name] for name in LOSSES]).sum().backward()
+    for gradient, name in ((features.grad, "grad_feats"), (params.grad, "grad_params")):
+        compare.close(gradient, units[f"losses/{name}"], 2e-4, what=f"losses/{name}")
 
 
 def _terms(
