@@ -1,5 +1,11 @@
 """The only place that sees configuration and parts: reads the one, wires the other."""
 
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor
+
 from boxdepth.trainer import config
 from boxdepth.trainer.criterion import LossSpec
 from boxdepth.trainer.model.backbone import Backbone, build_backbone
@@ -8,7 +14,14 @@ from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec
 from boxdepth.trainer.model.fcos_head import FcosHead
 from boxdepth.trainer.model.fpn import FeaturePyramid
 from boxdepth.trainer.model.mask_branch import MaskBranch, SemanticHead
-from boxdepth.trainer.model.weights import load_backbone
+from boxdepth.trainer.model.weight_files import read_tensors
+from boxdepth.trainer.model.weights import (
+    WeightsReport,
+    adelaidet_classes,
+    is_adelaidet,
+    load_adelaidet,
+    load_backbone,
+)
 
 
 def build_model(model: config.Model) -> CondInst:
@@ -55,6 +68,38 @@ def build_model(model: config.Model) -> CondInst:
         pixel_std=model.backbone.pixel_std,
         bgr=model.backbone.bgr,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportedWeights:
+    """Weights of another make under our names."""
+
+    kind: Literal["model", "backbone"]
+    """A whole CondInst or BoxInst, or a backbone alone (for ``model.backbone.weights``)."""
+    tensors: dict[str, Tensor]
+    report: WeightsReport
+
+
+def import_weights(path: Path, model: config.Model) -> ImportedWeights:
+    """Weights of AdelaiDet, detectron2, torchvision or timm, checked against our network.
+
+    Args:
+        model: the network they are meant for; with 0 classes a whole model keeps the file's.
+
+    Raises:
+        WeightsError: a file that can't be read or doesn't fit.
+    """
+    tensors = read_tensors(path)
+    settings = model.backbone.model_copy(update={"weights": None})
+    if not is_adelaidet(tensors):
+        backbone = _backbone(settings)
+        report = load_backbone(backbone, path)
+        state = {f"backbone.{name}": tensor for name, tensor in backbone.state_dict().items()}
+        return ImportedWeights(kind="backbone", tensors=state, report=report)
+    classes = model.num_classes or adelaidet_classes(tensors)
+    network = build_model(model.model_copy(update={"backbone": settings, "num_classes": classes}))
+    report = load_adelaidet(network, tensors, source=str(path))
+    return ImportedWeights(kind="model", tensors=network.state_dict(), report=report)
 
 
 def loss_spec(run: config.RunConfig) -> LossSpec:
