@@ -8,6 +8,7 @@ memory is the largest sum of resident sets over the process and its workers.
 
 import argparse
 import json
+import resource
 import subprocess
 import sys
 import tempfile
@@ -24,13 +25,14 @@ ANNOTATIONS_PER_IMAGE, DETECTIONS_PER_IMAGE = 7.2, 100
 
 PLAIN = """
 import sys
+from pycocotools import mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 truth = COCO(sys.argv[1])
 found = truth.loadRes(sys.argv[2])
-if sys.argv[3] == "segm":
-    for annotation in found.dataset["annotations"]:  # the size of a mask is its area, not its box's
-        annotation["area"] = float(__import__("pycocotools.mask").mask.area(annotation["segmentation"]))
+if sys.argv[3] == "segm":  # a mask's size is its own area, not its box's
+    for annotation in found.dataset["annotations"]:
+        annotation["area"] = float(mask.area(annotation["segmentation"]))
 run = COCOeval(truth, found, sys.argv[3])
 run.evaluate(); run.accumulate(); run.summarize()
 print("RESULT", run.stats.tolist())
@@ -111,9 +113,9 @@ def detections(rng, image, shapes, popularity) -> list[dict]:
     return found
 
 
-def watched(code: str, *arguments: str) -> tuple[float, float, list[float]]:
-    """Seconds, peak memory in GiB and the numbers of one contender."""
-    start = time.perf_counter()
+def watched(code: str, *arguments: str) -> tuple[float, float, float, list[float]]:
+    """Seconds by the clock and of processors, peak memory in GiB, and the numbers."""
+    start, used = time.perf_counter(), cpu_seconds()
     child = subprocess.Popen(
         [sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, text=True
     )
@@ -131,7 +133,13 @@ def watched(code: str, *arguments: str) -> tuple[float, float, list[float]]:
     done.set()
     watcher.join()
     line = next(line for line in output.splitlines() if line.startswith("RESULT"))
-    return seconds, peak / 1024**3, json.loads(line.removeprefix("RESULT "))
+    return seconds, cpu_seconds() - used, peak / 1024**3, json.loads(line.removeprefix("RESULT "))
+
+
+def cpu_seconds() -> float:
+    """Processor time of all children that have ended, and of theirs."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def resident(pid: int) -> int:
@@ -158,7 +166,7 @@ def main() -> None:
             paths = make_set(folder, options.images)
         sizes = [f"{path.stat().st_size / 1e6:.0f} MB" for path in paths]
         print(f"{options.images} images, annotations {sizes[0]}, results {sizes[1]}")
-        print("| shape | contender | seconds | peak GiB | time ratio | memory ratio | AP |")
+        print("| shape | contender | seconds | CPU seconds | peak GiB | AP | ratios to ours |")
         print("| --- | --- | --- | --- | --- | --- | --- |")
         for shape in ("bbox", "segm"):
             compare(shape, [str(path) for path in paths], only_ours=options.only_ours)
@@ -168,13 +176,16 @@ def compare(shape: str, paths: list[str], *, only_ours: bool) -> None:
     """Two rows of the table, and a complaint if the numbers differ."""
     ours = watched(OURS, *paths, shape)
     plain = ours if only_ours else watched(PLAIN, *paths, shape)
-    for name, (seconds, peak, numbers) in (("pycocotools", plain), ("boxdepth", ours)):
+    for name, (seconds, cpu, peak, numbers) in (("pycocotools", plain), ("boxdepth", ours)):
+        ratios = " / ".join(
+            f"{mine / own:.1f} x" for mine, own in zip((seconds, cpu, peak), ours[:3], strict=True)
+        )
         print(
-            f"| {shape} | {name} | {seconds:.1f} | {peak:.2f} | {plain[0] / seconds:.1f} x | "
-            f"{plain[1] / peak:.1f} x | {numbers[0]:.6f} |",
+            f"| {shape} | {name} | {seconds:.1f} | {cpu:.1f} | {peak:.2f} | {numbers[0]:.6f} "
+            f"| {ratios} |",
             flush=True,
         )
-    difference = max(abs(a - b) for a, b in zip(plain[2], ours[2], strict=True))
+    difference = max(abs(a - b) for a, b in zip(plain[3], ours[3], strict=True))
     print(f"largest difference of the twelve numbers ({shape}): {difference:.1e}")
 
 

@@ -20,6 +20,7 @@ _STRUCTURE = b'"{}[]:,'
 _NOT_STRUCTURE = bytes(set(range(256)) - set(_STRUCTURE))
 # What CPython holds for one container and for one number or string, on average (measured).
 _CONTAINERS = (dict, list)
+_NEAR_TRIES = 64
 _BYTES_PER_CONTAINER, _BYTES_PER_VALUE = 120, 40
 
 
@@ -40,7 +41,7 @@ class JsonLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Skeleton:
-    """What NumPy found in a piece of JSON text that starts outside any string.
+    """What NumPy found in a piece of JSON text.
 
     Attributes:
         depth: brackets left open at the end (negative: closed too many).
@@ -57,14 +58,17 @@ class Skeleton:
     complete: bool
 
 
-def skeleton(text: bytes) -> Skeleton:
-    """Brackets, keys and strings of a piece of JSON, without parsing it."""
+def skeleton(text: bytes, *, in_string: bool = False) -> Skeleton:
+    """Brackets, keys and strings of a piece of JSON, without parsing it.
+
+    The piece may start inside a string, but not between a backslash and what it escapes.
+    """
     if b"\\" in text:
         text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
     marks = np.frombuffer(text.translate(None, _NOT_STRUCTURE), dtype=np.uint8)
     quotes = marks == ord('"')
-    outside = np.bitwise_xor.accumulate(quotes) == 0 if marks.size else quotes
-    marks = marks[outside & ~quotes]
+    inside = np.bitwise_xor.accumulate(quotes) != in_string if marks.size else quotes
+    marks = marks[~inside & ~quotes]
     opens = (marks == ord("{")) | (marks == ord("["))
     closes = (marks == ord("}")) | (marks == ord("]"))
     depth = np.cumsum(opens.astype(np.int64) - closes)
@@ -74,7 +78,7 @@ def skeleton(text: bytes) -> Skeleton:
         max_depth=int(depth.max()) if depth.size else 0,
         keys=int((marks == ord(":")).sum()),
         memory=containers * _BYTES_PER_CONTAINER + values * _BYTES_PER_VALUE,
-        complete=int(quotes.sum()) % 2 == 0,
+        complete=(int(quotes.sum()) % 2 == 0) != in_string,
     )
 
 
@@ -141,20 +145,26 @@ def split_array(text: bytes, *, name: str, piece: int = 2 * 1024**2) -> Iterator
         yield text
         return
     while start < end:
-        cut = start + piece
-        while cut < end:
-            cut = text.find(b"},", cut, end)
-            if cut < 0:
-                break
-            part = skeleton(text[start : cut + 1])
-            if part.complete and part.depth == 0:
-                break
-            cut += max(piece // 8, 1)
-        stop = cut + 1 if 0 <= cut < end else end
+        stop = _next_cut(text, start, end, piece)
         yield b"[" + text[start:stop] + b"]"
         start = stop + 1
-        if stop != end and not text[start:end].lstrip(b" \t\r\n"):
+        if stop != end and not text[start:end].strip(b" \t\r\n"):
             raise DataError(f"{name}: not valid JSON: a comma before the last bracket.")
+
+
+def _next_cut(text: bytes, start: int, end: int, piece: int) -> int:
+    """The first comma between two elements at least `piece` bytes on, or the end."""
+    seen, depth, in_string = start, 0, False
+    candidate, tries = text.find(b"},", start + piece, end), 0
+    while candidate >= 0:
+        part = skeleton(text[seen : candidate + 1], in_string=in_string)
+        seen, depth, in_string = candidate + 1, depth + part.depth, not part.complete
+        if depth == 0 and not in_string:
+            return candidate + 1
+        tries += 1  # a text without a place to cut must not be searched comma by comma
+        step = 1 if tries < _NEAR_TRIES else max(piece // _NEAR_TRIES, 1)
+        candidate = text.find(b"},", candidate + step, end)
+    return end
 
 
 def count_keys(value: object) -> int:

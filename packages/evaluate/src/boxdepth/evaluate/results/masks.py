@@ -4,7 +4,6 @@ The only module that hands untrusted shapes to compiled code (polygons, once the
 everybody else receives canonical run-length strings of known size.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 from faster_coco_eval.core import mask as mask_api
 from jaxtyping import Bool, Float64, Int64
 
-from boxdepth.evaluate.results import rle
+from boxdepth.evaluate.results import records, rle
 from boxdepth.evaluate.results.problems import Problems, quoted
 
 # A polygon may leave its image by this many image sizes, and be this many half-perimeters long:
@@ -234,7 +233,7 @@ def polygon_fault(polygon: object, height: int, width: int) -> str | None:
         return f"polygon is {quoted(polygon)}, expected a list of numbers x, y, x, y, ..."
     if len(polygon) < 6 or len(polygon) % 2:
         return f"polygon has {len(polygon)} numbers, expected x, y pairs of at least 3 points"
-    if not all(map(math.isfinite, polygon)):
+    if not all(map(records.is_finite, polygon)):
         return "polygon holds a number that is not finite"
     reach = _FAR * max(height, width)
     if max(polygon) > reach or min(polygon) < -reach:

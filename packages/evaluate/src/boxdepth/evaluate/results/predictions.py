@@ -253,7 +253,7 @@ def _by_string(predictions: Predictions, order: np.ndarray, keys: np.ndarray) ->
     tied = np.flatnonzero(np.concatenate(([False], equal)) | np.concatenate((equal, [False])))
 
     def key(place: int) -> tuple[int, bytes]:
-        row = order[place]
+        row = int(order[place])
         return int(group[place]), masks.string(row)
 
     result = order.copy()

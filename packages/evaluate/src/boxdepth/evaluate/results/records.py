@@ -1,5 +1,6 @@
 """Columns out of lists of JSON objects: types checked, faults named, nothing guessed."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeGuard
 
@@ -10,6 +11,8 @@ from boxdepth.evaluate.results.problems import Problems, quoted
 
 Record = dict[str, Any]
 MAX_ID = 2**53
+# No box of an image reaches farther, in pixels.
+FARTHEST = 1e9
 
 
 def only_objects(
@@ -66,7 +69,7 @@ def numbers(
             return values, np.ones(len(column), dtype=bool)
     values, present = np.zeros(len(column)), np.zeros(len(column), dtype=bool)
     for index, value in enumerate(column):
-        if is_number(value) and abs(value) < 1e300:
+        if is_number(value) and is_finite(value):
             values[index], present[index] = value, True
         elif not (optional and value is None):
             seen = quoted(value) if key in records[index] else "missing"
@@ -84,7 +87,7 @@ def boxes(
         flat = [value for box in column for value in box]  # type: ignore[union-attr]
         if set(map(type, flat)) <= {float, int}:
             values = _as_float(flat).reshape(-1, 4)
-            if np.isfinite(values).all() and (values[:, 2:] >= 0).all():
+            if (np.abs(values) < FARTHEST).all() and (values[:, 2:] >= 0).all():
                 return values, present
     values = np.zeros((len(column), 4))
     for index in np.flatnonzero(present).tolist():
@@ -123,6 +126,14 @@ def is_number(value: object) -> TypeGuard[float]:
     return is_whole(value) or isinstance(value, float | np.floating)
 
 
+def is_finite(value: Any) -> bool:
+    """Whether a number fits a float and is neither infinite nor NaN."""
+    try:
+        return math.isfinite(float(value))
+    except OverflowError:
+        return False
+
+
 def _within(column: Sequence[Any], low: int, high: int) -> bool:
     return bool(low <= min(column) and max(column) <= high)
 
@@ -141,7 +152,7 @@ def _as_float(column: Sequence[Any]) -> Float64[np.ndarray, " n"]:
 def _box_fault(box: object) -> str | None:
     if type(box) is not list or len(box) != 4 or not all(map(is_number, box)):
         return f"bbox is {quoted(box)}, expected [x, y, width, height] in pixels"
-    if not all(abs(value) < 1e9 for value in box):
+    if not all(is_finite(value) and abs(value) < FARTHEST for value in box):
         return f"bbox is {quoted(box)}, expected finite pixels"
     if box[2] < 0 or box[3] < 0:
         return f"bbox is {quoted(box)}, its width or height is negative"
