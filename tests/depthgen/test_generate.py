@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from boxdepth.depthgen import generate as generate_module
 from boxdepth.depthgen.datasets.coco import read_coco
 from boxdepth.depthgen.generate import Job, generate
+from boxdepth.depthgen.generate import run as run_module
 from boxdepth.depthgen.models import find_model
 from boxdepth.depthgen.plan import batches, default_grid, default_unit, estimate_bytes
 from boxdepth.depthgen.predictor import Predictor, load_predictor, predict_depth
@@ -163,7 +163,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on_later(
 
 def test_a_run_that_cannot_fit_does_not_start(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     usage: Any = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr(generate_module.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(run_module.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(EnvironmentFailure, match="are needed, 0 MB are free"):
         generate(job)
 

@@ -2,12 +2,10 @@
 
 import shutil
 import time
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
+from boxdepth.depthgen.cli import run_options as options
 from boxdepth.depthgen.cli.app import Json, app, emit, say, warn
 from boxdepth.depthgen.cli.progress import show_progress
 from boxdepth.depthgen.models import DEFAULT_MODEL
@@ -16,36 +14,7 @@ from boxdepth.depthgen.store.errors import ConfigError
 if TYPE_CHECKING:
     from boxdepth.depthgen.datasets.records import Dataset
     from boxdepth.depthgen.generate import Job, Summary
-
-
-class DatasetName(StrEnum):
-    """Layouts that can be read."""
-
-    coco = "coco"
-    cityscapes = "cityscapes"
-    custom = "custom"
-
-
-class AspectName(StrEnum):
-    """How images are brought to the model's size."""
-
-    keep = "keep"
-    square = "square"
-
-
-class OnBad(StrEnum):
-    """What to do with bad images and annotations."""
-
-    error = "error"
-    skip = "skip"
-
-
-class PrecisionName(StrEnum):
-    """Of the matrix products."""
-
-    fp32 = "fp32"
-    bf16 = "bf16"
-    fp16 = "fp16"
+    from boxdepth.depthgen.predictor import Predictor
 
 
 _REJECTED_SHOWN = 20
@@ -58,58 +27,33 @@ _DEFAULT_SPLITS = {"coco": "train2017", "cityscapes": "train", "custom": "train"
     "[bold]depthgen run --dataset custom --images photos --annotations boxes.json[/]"
 )
 def run(
-    dataset: Annotated[DatasetName, typer.Option(help="Layout of the data.")],
-    split: Annotated[
-        str | None,
-        typer.Option(help="Default: train2017 for COCO, else train.", show_default=False),
-    ] = None,
-    data_root: Annotated[
-        Path | None,
-        typer.Option(help="Default: $BOXDEPTH_DATA, $DETECTRON2_DATASETS, ./datasets."),
-    ] = None,
-    images: Annotated[Path | None, typer.Option(help="Image folder (custom).")] = None,
-    annotations: Annotated[Path | None, typer.Option(help="COCO-format file (custom).")] = None,
-    store: Annotated[
-        str | None, typer.Option(help="Default: stores/<dataset>-<split>.zarr.", show_default=False)
-    ] = None,
-    model: Annotated[
-        str, typer.Option(help="Name (depthgen models), folder, or hf:ORG/NAME.")
-    ] = DEFAULT_MODEL,
-    revision: Annotated[str | None, typer.Option(help="Commit of the hub model.")] = None,
-    allow_noncommercial: Annotated[
-        bool, typer.Option("--allow-noncommercial", help="Accept such a licence.")
-    ] = False,
-    aspect: Annotated[
-        AspectName | None, typer.Option(help="Default: keep where the model can.")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images through the model together.")] = 8,
-    workers: Annotated[int, typer.Option(min=1, help="Threads that decode ahead.")] = 2,
-    with_masks: Annotated[bool, typer.Option("--with-masks", help="Store masks too.")] = False,
-    unit: Annotated[
-        int | None, typer.Option(min=1, help="Images a shard. Default: 256, Cityscapes 64.")
-    ] = None,
-    depth_grid: Annotated[
-        str | None, typer.Option(help="ROWSxCOLUMNS of stored depth. Default: the model's size.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N images.")] = None,
-    on_bad: Annotated[OnBad, typer.Option(help="Bad images and annotations.")] = OnBad.error,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    precision: Annotated[PrecisionName, typer.Option()] = PrecisionName.fp32,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done, how large, how long.")
-    ] = False,
+    dataset: options.Dataset,
+    split: options.Split = None,
+    data_root: options.DataRoot = None,
+    images: options.Images = None,
+    annotations: options.Annotations = None,
+    store: options.StorePath = None,
+    model: options.Model = DEFAULT_MODEL,
+    revision: options.Revision = None,
+    allow_noncommercial: options.AllowNoncommercial = False,
+    aspect: options.Aspect = None,
+    batch_size: options.BatchSize = 8,
+    workers: options.Workers = 2,
+    with_masks: options.WithMasks = False,
+    unit: options.Unit = None,
+    depth_grid: options.DepthGrid = None,
+    limit: options.Limit = None,
+    on_bad: options.OnBadOption = options.OnBad.error,
+    device: options.Device = "auto",
+    precision: options.Precision = options.PrecisionName.fp32,
+    overwrite: options.Overwrite = False,
+    dry_run: options.DryRun = False,
     json: Json = False,
 ) -> None:
     """Predict depth for a dataset and write it with its images and boxes into a store.
 
     Interrupted or killed, the same command goes on where it was. A finished store is left alone.
     """
-    from boxdepth.depthgen.generate import Job
-    from boxdepth.depthgen.models import find_model
-    from boxdepth.depthgen.plan import default_grid, default_unit
-    from boxdepth.depthgen.predictor import load_predictor
-
     path = _store_path(store, dataset.value, split or _DEFAULT_SPLITS[dataset.value])
     grid = parse_size(depth_grid, option="--depth-grid") if depth_grid else None
     data = _read(
@@ -122,19 +66,13 @@ def run(
         on_bad=on_bad.value,
         limit=limit,
     )
-    files = find_model(model, revision=revision, allow_noncommercial=allow_noncommercial)
-    predictor = load_predictor(
-        files,
-        aspect=aspect.value if aspect else None,
-        device=device,
-        precision=precision.value,
-    )
-    job = Job(
-        dataset=data,
-        predictor=predictor,
-        store=path,
-        grid=grid or default_grid(dataset.value, predictor.preprocessing),
-        unit=unit or default_unit(dataset.value),
+    predictor = _load(model, revision, allow_noncommercial, aspect, device, precision)
+    job = _job(
+        data,
+        predictor,
+        path,
+        grid=grid,
+        unit=unit,
         batch_size=batch_size,
         workers=workers,
         on_bad=on_bad.value,
@@ -163,6 +101,48 @@ def _store_path(store: str | None, dataset: str, split: str) -> Path:
     if store is not None and "://" in store:
         raise ConfigError(f"--store {store}: this version writes to local folders only")
     return Path(store) if store else Path("stores") / f"{dataset}-{Path(split).name}.zarr"
+
+
+def _load(
+    model: str,
+    revision: str | None,
+    allow_noncommercial: bool,
+    aspect: options.AspectName | None,
+    device: str,
+    precision: options.PrecisionName,
+) -> "Predictor":
+    from boxdepth.depthgen.models import find_model
+    from boxdepth.depthgen.predictor import load_predictor
+
+    files = find_model(model, revision=revision, allow_noncommercial=allow_noncommercial)
+    return load_predictor(
+        files,
+        aspect=aspect.value if aspect else None,
+        device=device,
+        precision=precision.value,
+    )
+
+
+def _job(
+    data: "Dataset",
+    predictor: "Predictor",
+    path: Path,
+    *,
+    grid: tuple[int, int] | None,
+    unit: int | None,
+    **settings: Any,
+) -> "Job":
+    from boxdepth.depthgen.generate import Job
+    from boxdepth.depthgen.plan import default_grid, default_unit
+
+    return Job(
+        dataset=data,
+        predictor=predictor,
+        store=path,
+        grid=grid or default_grid(data.name, predictor.preprocessing),
+        unit=unit or default_unit(data.name),
+        **settings,
+    )
 
 
 def _read(

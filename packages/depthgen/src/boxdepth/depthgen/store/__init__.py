@@ -22,8 +22,9 @@ from boxdepth.depthgen.store.schema import (
     ImageRecord,
     StoreAttributes,
 )
+from boxdepth.depthgen.store.unit import UnitRows
 from boxdepth.depthgen.store.verify import Verification, verify_store
-from boxdepth.depthgen.store.write import StoreWriter, UnitRows, open_writer, write_store
+from boxdepth.depthgen.store.write import StoreWriter, open_writer, write_store
 
 __all__ = [
     "Boxes",

@@ -4,19 +4,16 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
-import google_crc32c
 import numpy as np
 import zarr
 from jaxtyping import Float32
 from zarr.storage import LocalStore
 
 from boxdepth.depthgen.store.arrays import create_array, open_array
-from boxdepth.depthgen.store.depth import quantise
-from boxdepth.depthgen.store.errors import DataError, StoreError
+from boxdepth.depthgen.store.errors import StoreError
 from boxdepth.depthgen.store.files import (
     canonical_json,
     fsync_folder,
@@ -52,23 +49,7 @@ from boxdepth.depthgen.store.schema import (
     StoreAttributes,
 )
 from boxdepth.depthgen.store.seals import is_sealed, unit_key, write_record
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnitRows:
-    """Everything that one unit stores, row by row.
-
-    Attributes:
-        images: Bytes of every image file; ``None`` for an image that is skipped.
-        depth: Depth on the store's grid; ``None`` where there is none.
-        skipped: Reasons, by image id.
-        remarks: What else the record should remember (JSON).
-    """
-
-    images: Sequence[bytes | None]
-    depth: Sequence[Float32[np.ndarray, "rows columns"] | None]
-    skipped: Mapping[int, str] = field(default_factory=dict)
-    remarks: Mapping[str, Any] = field(default_factory=dict)
+from boxdepth.depthgen.store.unit import UnitRows, unit_values
 
 
 @final
@@ -111,7 +92,7 @@ class StoreWriter:
             OSError: The disk is full, or fails.
         """
         members = [self._records[row] for row in self.rows(unit)]
-        values, statistics = _unit_values(self.attributes, unit, members, rows)
+        values, statistics = unit_values(self.attributes, unit, members, rows)
         group = zarr.open_group(LocalStore(self.path), mode="r+", use_consolidated=False)
         specs = per_unit_arrays(self.attributes)
         for spec in specs:
@@ -273,43 +254,3 @@ def _initialise(
     fsync_folder(path / CONTROL)
     record = {"attributes": attributes.to_json(), "rejected": list(rejected)}
     write_record(path, DATASET_RECORD, record, objects)
-
-
-def _unit_values(
-    attributes: StoreAttributes, unit: int, members: Sequence[ImageRecord], rows: UnitRows
-) -> tuple[dict[str, np.ndarray], list[list[float] | None]]:
-    count, (height, width) = len(members), attributes.depth.grid
-    values: dict[str, np.ndarray] = {
-        "image/data": np.zeros(attributes.image_capacity, dtype=np.uint8),
-        "image/start": np.zeros(count, dtype=np.int64),
-        "image/nbytes": np.zeros(count, dtype=np.uint32),
-        "image/crc32c": np.zeros(count, dtype=np.uint32),
-        "depth/q": np.zeros((count, height, width), dtype=np.uint16),
-        "depth/scale": np.full(count, np.nan, dtype=np.float32),
-        "depth/offset": np.full(count, np.nan, dtype=np.float32),
-        "depth/valid": np.zeros(count, dtype=np.uint8),
-    }
-    statistics: list[list[float] | None] = []
-    position = 0
-    for row, (data, depth) in enumerate(zip(rows.images, rows.depth, strict=True)):
-        data = data or b""
-        if position + len(data) > attributes.image_capacity:
-            raise DataError(
-                f"unit {unit}: its images hold more bytes than when the run was planned; a file "
-                "up to "
-                f"{members[row].name!a} has changed: start again with --overwrite"
-            )
-        values["image/data"][position : position + len(data)] = np.frombuffer(data, np.uint8)
-        values["image/start"][row] = unit * attributes.image_capacity + position
-        values["image/nbytes"][row] = len(data)
-        values["image/crc32c"][row] = google_crc32c.value(data)
-        position += len(data)
-        quantised = None if depth is None else quantise(depth, bits=attributes.depth.bits)
-        statistics.append(None)
-        if depth is not None and quantised is not None:
-            values["depth/q"][row], values["depth/scale"][row], values["depth/offset"][row] = (
-                quantised
-            )
-            values["depth/valid"][row] = 1
-            statistics[row] = [float(depth.min()), float(depth.max())]
-    return values, statistics

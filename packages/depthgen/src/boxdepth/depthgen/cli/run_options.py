@@ -1,0 +1,74 @@
+"""The options of ``depthgen run``, each with its help."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class DatasetName(StrEnum):
+    """Layouts that can be read."""
+
+    coco = "coco"
+    cityscapes = "cityscapes"
+    custom = "custom"
+
+
+class AspectName(StrEnum):
+    """How images are brought to the model's size."""
+
+    keep = "keep"
+    square = "square"
+
+
+class OnBad(StrEnum):
+    """What to do with bad images and annotations."""
+
+    error = "error"
+    skip = "skip"
+
+
+class PrecisionName(StrEnum):
+    """Of the matrix products."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+Dataset = Annotated[DatasetName, typer.Option(help="Layout of the data.")]
+Split = Annotated[
+    str | None, typer.Option(help="Default: train2017 for COCO, else train.", show_default=False)
+]
+DataRoot = Annotated[
+    Path | None, typer.Option(help="Default: $BOXDEPTH_DATA, $DETECTRON2_DATASETS, ./datasets.")
+]
+Images = Annotated[Path | None, typer.Option(help="Image folder (custom).")]
+Annotations = Annotated[Path | None, typer.Option(help="COCO-format file (custom).")]
+StorePath = Annotated[
+    str | None, typer.Option(help="Default: stores/<dataset>-<split>.zarr.", show_default=False)
+]
+Model = Annotated[str, typer.Option(help="Name (depthgen models), folder, or hf:ORG/NAME.")]
+Revision = Annotated[str | None, typer.Option(help="Commit of the hub model.")]
+AllowNoncommercial = Annotated[
+    bool, typer.Option("--allow-noncommercial", help="Accept such a licence.")
+]
+Aspect = Annotated[AspectName | None, typer.Option(help="Default: keep where the model can.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images through the model together.")]
+Workers = Annotated[int, typer.Option(min=1, help="Threads that decode ahead.")]
+WithMasks = Annotated[bool, typer.Option("--with-masks", help="Store masks too.")]
+Unit = Annotated[
+    int | None, typer.Option(min=1, help="Images a shard. Default: 256, Cityscapes 64.")
+]
+DepthGrid = Annotated[
+    str | None, typer.Option(help="ROWSxCOLUMNS of stored depth. Default: the model's size.")
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N images.")]
+OnBadOption = Annotated[OnBad, typer.Option(help="Bad images and annotations.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Precision = Annotated[PrecisionName, typer.Option(help="Of the matrix products.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start anew.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would be done, how large, how long.")
+]

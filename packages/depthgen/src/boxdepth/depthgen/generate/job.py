@@ -1,0 +1,107 @@
+"""What is to be made of a dataset, and what was."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64
+
+from boxdepth.depthgen.datasets.records import Dataset, settle
+from boxdepth.depthgen.predictor import Predictor
+from boxdepth.depthgen.store import DepthInfo, ImageRecord, StoreAttributes, plan_store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What to make of a dataset.
+
+    Attributes:
+        store: Folder of the store.
+        grid: (rows, columns) of stored depth.
+        unit: Images of one unit.
+        batch_size: Images that go through the model together.
+        workers: Threads that read and decode ahead.
+        on_bad: ``error`` stops at the unit that holds a bad image, ``skip`` leaves bad images out.
+        masks: Store the dataset's masks too.
+        overwrite: Start anew if there is a store.
+    """
+
+    dataset: Dataset
+    predictor: Predictor
+    store: Path
+    grid: tuple[int, int]
+    unit: int
+    batch_size: int = 8
+    workers: int = 2
+    on_bad: str = "error"
+    masks: bool = False
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """What a run did.
+
+    Attributes:
+        images: Images of the store.
+        skipped: Images that were left out, with the reason, by id (of this run).
+        invalid: Images without usable depth (constant or not finite).
+        redone: Images that were computed again in fp32.
+        shards: Units of the store.
+        written: Units that this run wrote.
+        nbytes: Bytes of the finished store's objects that this run wrote.
+        model_seconds: Time inside the model.
+    """
+
+    images: int
+    skipped: dict[int, str]
+    invalid: int
+    redone: int
+    shards: int
+    written: int
+    nbytes: int
+    seconds: float
+    model_seconds: float
+
+
+def file_sizes(records: Sequence[ImageRecord]) -> Int64[np.ndarray, " n"]:
+    """Size of every image file in bytes; 0 where there is no file."""
+
+    def size(record: ImageRecord) -> int:
+        try:
+            return record.path.stat().st_size if record.path and record.path.is_file() else 0
+        except OSError:
+            return 0
+
+    return np.array([size(record) for record in records], dtype=np.int64)
+
+
+def plan_job(job: Job) -> tuple[StoreAttributes, Int64[np.ndarray, " n"]]:
+    """Fix the store's attributes and look at every image file's size.
+
+    Raises:
+        DataError: Image files are missing (with ``on_bad="error"``).
+    """
+    records = job.dataset.records
+    nbytes = file_sizes(records)
+    missing = [
+        f"image {record.id}: no file, or an empty one, at {record.path}"
+        for record, size in zip(records, nbytes, strict=True)
+        if size == 0
+    ]
+    settle(missing, source=job.store, on_bad=job.on_bad)
+    predictor = job.predictor
+    generator = predictor.provenance() | {"batch_size": job.batch_size}
+    attributes = plan_store(
+        records,
+        dataset=job.dataset.name,
+        split=job.dataset.split,
+        categories=job.dataset.categories,
+        image_nbytes=nbytes,
+        depth=DepthInfo(kind=predictor.kind, sign=predictor.sign, grid=job.grid),
+        generator=generator,
+        unit=job.unit,
+        masks=job.masks,
+    )
+    return attributes, nbytes

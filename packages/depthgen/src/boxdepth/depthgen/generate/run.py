@@ -1,0 +1,89 @@
+"""The whole job, and the ways in which a machine can fail it."""
+
+import errno
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+
+from boxdepth.depthgen.generate.job import Job, Summary, plan_job
+from boxdepth.depthgen.generate.units import Totals, run_units
+from boxdepth.depthgen.plan import estimate_bytes
+from boxdepth.depthgen.store import EnvironmentFailure, StoreWriter, open_writer
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+def generate(job: Job, *, progress: Callable[[int, int], None] | None = None) -> Summary:
+    """Make the store, or go on with it. Whatever is sealed stays, whatever happens.
+
+    Args:
+        progress: Called with the images done and the images of the store.
+
+    Raises:
+        DataError: Bad images (with ``on_bad="error"``); units sealed before stay.
+        EnvironmentFailure: The disk is full, or memory runs out.
+        StoreMismatchError: The store was started from other inputs.
+        StoreBusyError: Another process is writing there.
+    """
+    started = time.monotonic()
+    attributes, nbytes = plan_job(job)
+    totals = Totals()
+    try:
+        with open_writer(
+            job.store,
+            attributes,
+            job.dataset.records,
+            overwrite=job.overwrite,
+            rejected=job.dataset.report.rejected,
+        ) as writer:
+            pending = writer.pending()
+            if pending or not writer.finished:
+                _check_space(job, writer, pending, nbytes)
+                run_units(job, writer, pending, nbytes, totals, progress)
+                writer.finish()
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise EnvironmentFailure(
+            f"out of memory with --batch-size {job.batch_size}; start again with a smaller one and "
+            "--overwrite"
+        ) from error
+    except OSError as error:
+        if error.errno not in _NO_SPACE:
+            raise
+        raise EnvironmentFailure(_no_space_message(job.store)) from error
+    return Summary(
+        images=attributes.images,
+        skipped=totals.skipped,
+        invalid=totals.invalid,
+        redone=totals.redone,
+        shards=attributes.units,
+        written=totals.written,
+        nbytes=totals.nbytes,
+        seconds=time.monotonic() - started,
+        model_seconds=totals.model_seconds,
+    )
+
+
+def _check_space(
+    job: Job, writer: StoreWriter, pending: Sequence[int], nbytes: Int64[np.ndarray, " n"]
+) -> None:
+    rows = [row for unit in pending for row in writer.rows(unit)]
+    needed = estimate_bytes(nbytes[rows], grid=job.grid)
+    free = shutil.disk_usage(job.store).free
+    if needed > free:
+        raise EnvironmentFailure(
+            f"{job.store}: about {needed / 1e6:,.0f} MB are needed, {free / 1e6:,.0f} MB are free; "
+            "free space, name another --store, or take a smaller --depth-grid"
+        )
+
+
+def _no_space_message(store: Path) -> str:
+    free = shutil.disk_usage(store).free if store.exists() else 0
+    return (
+        f"{store}: the disk is full ({free / 1e6:,.1f} MB free); free space and repeat the same "
+        "command: the units that are finished stay"
+    )

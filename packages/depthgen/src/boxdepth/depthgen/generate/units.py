@@ -1,0 +1,183 @@
+"""Units through the model: images are decoded ahead, units written behind, each in its threads."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Int64, UInt8
+
+from boxdepth.depthgen.generate.job import Job
+from boxdepth.depthgen.plan import Batch, batches
+from boxdepth.depthgen.predictor import predict_depth
+from boxdepth.depthgen.preprocess import resize_image
+from boxdepth.depthgen.store import DataError, ImageError, StoreWriter, UnitRows, decode_image
+from boxdepth.depthgen.store.depth import is_informative
+from boxdepth.depthgen.store.errors import summarise
+
+_BATCHES_AHEAD = 3
+
+
+@dataclass(slots=True, kw_only=True)
+class Totals:
+    """Counts that grow while units pass."""
+
+    skipped: dict[int, str] = field(default_factory=dict)
+    invalid: int = 0
+    redone: int = 0
+    written: int = 0
+    nbytes: int = 0
+    model_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Loaded:
+    data: bytes
+    pixels: UInt8[np.ndarray, "rows columns 3"]
+
+
+@dataclass(slots=True, kw_only=True)
+class _OpenUnit:
+    """A unit while its batches pass through the model."""
+
+    images: dict[int, bytes] = field(default_factory=dict)
+    depth: dict[int, Float32[np.ndarray, "rows columns"]] = field(default_factory=dict)
+    skipped: dict[int, str] = field(default_factory=dict)
+    redone: list[int] = field(default_factory=list)
+
+
+def run_units(
+    job: Job,
+    writer: StoreWriter,
+    pending: Sequence[int],
+    nbytes: Int64[np.ndarray, " n"],
+    totals: Totals,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Put all pending units through the model and write them; counts grow in ``totals``.
+
+    Raises:
+        DataError: Bad images (with ``on_bad="error"``); the units before are written all the same.
+        OSError: The disk fails.
+    """
+    records, total = job.dataset.records, len(job.dataset.records)
+    done = total - sum(len(writer.rows(unit)) for unit in pending)
+    schedule = [
+        batch
+        for unit in pending
+        for batch in batches(
+            unit,
+            writer.rows(unit),
+            records,
+            preprocessing=job.predictor.preprocessing,
+            batch_size=job.batch_size,
+        )
+    ]
+    opened, writing = _OpenUnit(), None
+    with (
+        ThreadPoolExecutor(1, thread_name_prefix="write") as write_pool,
+        ThreadPoolExecutor(job.workers, thread_name_prefix="decode") as decode_pool,
+    ):
+        try:
+            for batch, futures in _look_ahead(decode_pool, schedule, job, nbytes):
+                _predict_batch(job, batch, futures, opened, totals)
+                done += len(batch.rows)
+                if progress:
+                    progress(done, total)
+                if batch.last:
+                    if writing is not None:
+                        _account(writing.result(), totals)
+                    _stop_on_bad(job, opened)
+                    rows = _unit_rows(writer, batch.unit, opened, totals)
+                    writing = write_pool.submit(writer.write_unit, batch.unit, rows)
+                    opened = _OpenUnit()
+            if writing is not None:
+                _account(writing.result(), totals)
+        except BaseException:
+            decode_pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _look_ahead(
+    pool: ThreadPoolExecutor, schedule: Sequence[Batch], job: Job, nbytes: Int64[np.ndarray, " n"]
+) -> Iterator[tuple[Batch, list[Future[_Loaded | str]]]]:
+    """Batches in order, with some of the following ones being decoded already."""
+    queue: deque[tuple[Batch, list[Future[_Loaded | str]]]] = deque()
+    for batch in schedule:
+        futures = [pool.submit(_load, job, row, int(nbytes[row])) for row in batch.rows]
+        queue.append((batch, futures))
+        if len(queue) > _BATCHES_AHEAD:
+            yield queue.popleft()
+    yield from queue
+
+
+def _load(job: Job, row: int, planned: int) -> _Loaded | str:
+    """Read, check, decode and resize one image; or say why not."""
+    record = job.dataset.records[row]
+    if record.path is None or planned == 0:
+        return "no such file, or an empty one"
+    try:
+        data = record.path.read_bytes()
+        if len(data) != planned:
+            return f"{record.name!a}: {len(data)} bytes, {planned} when the run was planned"
+        pixels = decode_image(data, expected_size=(record.height, record.width), name=record.name)
+    except (ImageError, OSError) as error:
+        return str(error)
+    return _Loaded(data=data, pixels=resize_image(pixels, job.predictor.preprocessing))
+
+
+def _predict_batch(
+    job: Job,
+    batch: Batch,
+    futures: Sequence[Future[_Loaded | str]],
+    opened: _OpenUnit,
+    totals: Totals,
+) -> None:
+    good: list[tuple[int, _Loaded]] = []
+    for row, future in zip(batch.rows, futures, strict=True):
+        loaded = future.result()
+        if isinstance(loaded, str):
+            opened.skipped[job.dataset.records[row].id] = loaded
+        else:
+            good.append((row, loaded))
+    if not good:
+        return
+    started = time.monotonic()
+    prediction = predict_depth(job.predictor, [item.pixels for _, item in good], grid=job.grid)
+    totals.model_seconds += time.monotonic() - started
+    for (row, item), depth, redone in zip(good, prediction.depth, prediction.redone, strict=True):
+        opened.images[row], opened.depth[row] = item.data, depth
+        if redone:
+            opened.redone.append(job.dataset.records[row].id)
+
+
+def _stop_on_bad(job: Job, opened: _OpenUnit) -> None:
+    if opened.skipped and job.on_bad == "error":
+        problems = [f"image {number}: {reason}" for number, reason in opened.skipped.items()]
+        raise DataError(
+            f"{len(problems)} bad image{'s' if len(problems) > 1 else ''} (replace them and "
+            "repeat, or "
+            f"leave them out with --on-bad skip; what is finished stays):\n{summarise(problems)}"
+        )
+
+
+def _unit_rows(writer: StoreWriter, unit: int, opened: _OpenUnit, totals: Totals) -> UnitRows:
+    rows = writer.rows(unit)
+    totals.skipped.update(opened.skipped)
+    totals.redone += len(opened.redone)
+    totals.invalid += sum(1 for depth in opened.depth.values() if not is_informative(depth))
+    remarks: dict[str, Any] = {"redone_in_fp32": sorted(opened.redone)}
+    return UnitRows(
+        images=[opened.images.get(row) for row in rows],
+        depth=[opened.depth.get(row) for row in rows],
+        skipped=opened.skipped,
+        remarks=remarks,
+    )
+
+
+def _account(written: int, totals: Totals) -> None:
+    totals.written += 1
+    totals.nbytes += written
