@@ -65,7 +65,15 @@ class Source:
     train_options: tuple[str, ...]
     val_options: tuple[str, ...]
     annotations: Path
-    protocol: str = "coco"
+    gt_fine: Path | None = None
+    """Cityscapes' own annotations of the validation images, for its official protocol."""
+
+    @property
+    def score_options(self) -> tuple[str, ...]:
+        """What `evaluate ap` is told."""
+        if self.gt_fine is None:
+            return ()
+        return ("--protocol", "both", "--gt-fine", str(self.gt_fine))
 
 
 def folder_of(out: Path, row: Row, data: DataName, scale: float) -> Path:
@@ -77,13 +85,15 @@ def source_of(data: DataName, *, data_root: Path, stores: Path, scenes: Path) ->
     """The official layouts under the data root; scenes lie where they were drawn."""
     if data == "cityscapes":
         options = ("--dataset", "cityscapes", "--data-root", str(data_root))
+        inner = data_root / "cityscapes"
+        root = inner if inner.is_dir() else data_root
         return Source(
             train=stores / "cityscapes-train.zarr",
             val=stores / "cityscapes-val.zarr",
             train_options=(*options, "--split", "train"),
             val_options=(*options, "--split", "val"),
             annotations=stores / "cityscapes-val.json",
-            protocol="both",
+            gt_fine=root / "gtFine" / "val",
         )
     root = scenes if data == "scenes" else data_root
     options = ("--dataset", "coco", "--data-root", str(root))
@@ -97,10 +107,11 @@ def source_of(data: DataName, *, data_root: Path, stores: Path, scenes: Path) ->
     )
 
 
-def default_data_root() -> Path:
-    """$BOXDEPTH_DATA, else $DETECTRON2_DATASETS, else ./datasets."""
-    named = os.environ.get("BOXDEPTH_DATA") or os.environ.get("DETECTRON2_DATASETS")
-    return Path(named or "datasets")
+def default_data_root(data: DataName) -> Path:
+    """$BOXDEPTH_DATA, else $DETECTRON2_DATASETS, else ./datasets; for Cityscapes its own first."""
+    names = ("CITYSCAPES_DATASET",) if data == "cityscapes" else ()
+    found = (os.environ.get(name) for name in (*names, "BOXDEPTH_DATA", "DETECTRON2_DATASETS"))
+    return Path(next((value for value in found if value), "datasets"))
 
 
 def find_row(name: str) -> Row:
@@ -165,7 +176,7 @@ def run(
         console.print(f"[green]{row.name} is done:[/] {result}")
         return
     source = source_of(
-        chosen, data_root=data_root or default_data_root(), stores=stores, scenes=scenes
+        chosen, data_root=data_root or default_data_root(chosen), stores=stores, scenes=scenes
     )
     options = _init_options(row, chosen, out, scale)
     _prepare(chosen, source, scenes, scene_counts)
@@ -173,9 +184,10 @@ def run(
     asked = _write_config(row, chosen, scale, folder, backbone_weights=backbone_weights, seed=seed)
     fitted = fit(asked, folder / "run", "--train", str(source.train), *options)
     predict(folder / "run", source.val, folder / "predictions.json")
-    scores = score(folder / "predictions.json", source.annotations, "--protocol", source.protocol)
+    scores = score(folder / "predictions.json", source.annotations, *source.score_options)
     about = {"row": row.name, "data": chosen, "scale": scale, "seed": seed}
-    about |= {"seconds": fitted.get("seconds"), "segm": scores["segm"], "bbox": scores["bbox"]}
+    about |= {"seconds": fitted.get("seconds")}
+    about |= {key: scores[key] for key in ("segm", "bbox", "cityscapes") if key in scores}
     result.write_text(json.dumps(about, indent=2) + "\n")
     console.print(f"{row.name}: segm AP {100 * scores['segm']['ap']:.1f} -> [bold]{result}")
 
@@ -206,12 +218,9 @@ def _prepare(data: DataName, source: Source, scenes: Path, counts: tuple[int, in
         )
     ensure_store(source.train, *source.train_options, title="Pseudo-depth, training images")
     ensure_store(source.val, *source.val_options, title="Pseudo-depth, validation images")
-    if data == "cityscapes" and not source.annotations.is_file():
-        root = source.val_options[source.val_options.index("--data-root") + 1]
-        call(
-            "Cityscapes annotations",
-            *("evaluate", "convert", "cityscapes-to-coco", root, str(source.annotations)),
-        )
+    if source.gt_fine is not None and not source.annotations.is_file():
+        where = (str(source.gt_fine), str(source.annotations))
+        call("Cityscapes annotations", "evaluate", "convert", "cityscapes-to-coco", *where)
 
 
 def _write_config(

@@ -32,13 +32,15 @@ def cells_of(
     """The text of every cell.
 
     Args:
-        ours: the result of one of our runs by its row's name; None where it wasn't run.
+        ours: the result of one of our runs by its row's name; None where it wasn't run.  On
+            Cityscapes its official AP counts.
     """
     return [_cells(line, ours(line.row) if line.row else None) for line in table.lines]
 
 
 def _cells(line: Line, result: Mapping[str, Any] | None) -> tuple[str, ...]:
-    values = [result["segm"][key] if result else None for key in ("ap", "ap50", "ap75")]
+    official = result.get("cityscapes", result)["segm"] if result else {}
+    values = [official.get(key) for key in ("ap", "ap50", "ap75")]
     remarks = [] if line.row else ["quoted"]
     if any(value is not None for value in line.paper):
         remarks.append(line.source)

@@ -129,6 +129,12 @@ def test_tables_put_ours_beside_the_papers(tables: ModuleType, text: ModuleType)
     assert "Table &lt;3a&gt;" in text.as_html("Table <3a>", cells)
 
 
+def test_cityscapes_counts_by_its_official_protocol(tables: ModuleType, text: ModuleType) -> None:
+    result = {"segm": {"ap": 0.1}, "cityscapes": {"segm": {"ap": 0.2441, "ap50": 0.5}}}
+    cells = text.cells_of(tables.TABLES["2"], lambda name: result)
+    assert cells[0][3:6] == ("24.4", "50.0", "")
+
+
 def test_quoted_numbers_are_marked(tables: ModuleType, text: ModuleType) -> None:
     for table in tables.TABLES.values():
         for line, cells in zip(table.lines, text.cells_of(table, lambda name: None), strict=True):
