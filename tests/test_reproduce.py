@@ -177,3 +177,69 @@ def test_a_coco_start_must_be_there_first(repository: Path, tmp_path: Path) -> N
     done = _reproduce(repository, "run", "city-ours-r50-coco", "--out", str(tmp_path))
     assert done.returncode == 2
     assert "ours-r50-1x" in done.stderr
+
+
+class TestAblation:
+    """The study on drawn scenes, as far as it goes without training."""
+
+    @pytest.fixture
+    def study(self, pipelines: Path, tmp_path: Path):
+        import ablate_scenes
+
+        facts = {"train": 8, "val": 4, "instances": 40, "camouflaged": 12}
+        (tmp_path / "scenes.json").write_text(json.dumps(facts))
+        return ablate_scenes.Study(out=tmp_path, scale=1.0, device="cpu")
+
+    def test_variants_differ_in_what_their_titles_say(self, study, rows: ModuleType) -> None:
+        import ablate_scenes
+
+        def losses(name: str) -> tuple[float, float, str]:
+            row = rows.ROWS[ablate_scenes.VARIANTS[name].row]
+            config = rows.config_of(row, "scenes")
+            return (
+                config.losses.depth,
+                config.losses.consistency,
+                config.distillation.method,
+            )
+
+        assert losses("boxinst") == (0, 0, "off")
+        assert losses("depth") == (1, 0, "off")
+        assert losses("cons") == (0, 1, "off")
+        assert losses("both") == (1, 1, "off")
+        assert losses("distill") == (1, 1, "depth_matching")
+        budgets = {
+            rows.config_of(rows.ROWS[v.row], "scenes").schedule.iterations
+            for v in ablate_scenes.VARIANTS.values()
+        }
+        assert len(budgets) == 1, "the same budget for all"
+
+    def test_table_has_mean_and_spread_of_teacher_and_student(self, study) -> None:
+        import ablate_scenes
+
+        for seed, ap in enumerate((0.10, 0.20)):
+            folder = study.folder("distill", seed)
+            folder.mkdir(parents=True)
+            scores = {
+                weights: {"ap": ap + extra, "ap50": 0.5, "ap75": 0.1}
+                for weights, extra in (("teacher", 0.01), ("student", 0.0))
+            }
+            (folder / "result.json").write_text(json.dumps({"segm": scores}))
+        text = ablate_scenes.markdown(study, ablate_scenes.VARIANTS)
+        assert "30 % of the objects camouflaged" in text
+        assert "| 16.0 ± 7.1 (15.0 ± 7.1) | 50.0 ± 0.0 (50.0 ± 0.0) |" in text
+        assert "BoxInst" not in text, "no line for what wasn't run"
+
+    def test_exact_store_holds_the_drawn_depth(self, pipelines: Path, tmp_path: Path) -> None:
+        from boxdepth.depthgen.datasets.sample import write_sample
+        from boxdepth.depthgen.datasets.sample.files import load_inverse_depth
+        from boxdepth.depthgen.store import open_store
+        from exact_depth import write_exact_store
+
+        scenes = tmp_path / "scenes"
+        write_sample(scenes, train=2, val=0, size=(48, 64), seed=5)
+        store = open_store(write_exact_store(tmp_path / "exact.zarr", scenes, "train2017"))
+        for index, name in enumerate(store.image_names):
+            drawn = load_inverse_depth(scenes / "depth" / "train2017" / f"{Path(name).stem}.png")
+            scaled = 255 * (drawn - drawn.min()) / (drawn.max() - drawn.min())
+            assert abs(store.inverse_depth(index) - scaled).max() < 0.01
+        assert store.masks(0)[0] is not None

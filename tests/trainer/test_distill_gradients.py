@@ -36,7 +36,9 @@ def _pseudo(batch: Batch) -> PseudoMasks:
     )
 
 
-def _losses(batch: Batch, pseudo: PseudoMasks) -> tuple[LossTerms, Positives]:
+def _losses(
+    batch: Batch, pseudo: PseudoMasks, *, spec: LossSpec | None = None
+) -> tuple[LossTerms, Positives]:
     torch.manual_seed(3)
     model = build_model(MODEL)
     outputs = model(batch.images, batch.sizes)
@@ -55,7 +57,7 @@ def _losses(batch: Batch, pseudo: PseudoMasks) -> tuple[LossTerms, Positives]:
     terms = compute_losses(
         outputs,
         batch,
-        spec=LossSpec(pseudo_mask=4.0, mask_affinity=0.1),
+        spec=spec or LossSpec(pseudo_mask=4.0, mask_affinity=0.1),
         step=STEP,
         targets=targets,
         positives=positives,
@@ -117,6 +119,19 @@ def test_unreliable_pseudo_masks_teach_nothing(batch: Batch) -> None:
     terms.values["pseudo_mask"].backward()
     assert positives.params.grad is not None
     assert positives.params.grad.count_nonzero() == 0
+
+
+def test_boxes_with_a_true_mask_need_no_pseudo_mask(batch: Batch) -> None:
+    annotated = replace(
+        batch,
+        masks=torch.ones(3, 24, 32, dtype=torch.bool),
+        has_mask=torch.tensor([True, False, True]),
+    )
+    for supervision, taught in (("boxes", True), ("mixed", False)):
+        pseudo = replace(_pseudo(batch), keep=torch.tensor([True, False, True]))
+        spec = LossSpec(supervision=supervision, pseudo_mask=4.0)
+        terms, _ = _losses(annotated, pseudo, spec=spec)
+        assert (terms.values["pseudo_mask"].item() > 0) == taught
 
 
 def test_config_default_is_the_paper() -> None:

@@ -281,7 +281,7 @@ def _pseudo_mask_terms(
     wanted = {"pseudo_mask": spec.pseudo_mask, "mask_affinity": spec.mask_affinity}
     if pseudo is None:
         return {name: 0 * samples.logits.sum() for name, weight in wanted.items() if weight}
-    weight = (pseudo.weight * pseudo.keep)[samples.box_index]
+    weight = (pseudo.weight * pseudo.keep)[samples.box_index] * samples.by_box
     learning = (weight > 0).sum().clamp(min=1)
     terms: Terms = {}
     if spec.pseudo_mask:
