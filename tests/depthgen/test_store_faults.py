@@ -1,13 +1,17 @@
 """Nothing that happens to a store passes unseen, and what was interrupted is taken up again."""
 
 import contextlib
+import hashlib
+import json
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -138,6 +142,51 @@ def test_links_inside_a_store_are_refused(store_path: Path, tmp_path: Path) -> N
     shard.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(StoreError, match="a link"):
         open_store(store_path)
+
+
+def _rewrite_manifest(store: Path, change: Callable[[dict[str, Any]], None], record: str) -> None:
+    """What somebody with bad intent can do: change a file and every hash that vouches for it."""
+    file, manifest = store / record, store / ".boxdepth" / "MANIFEST.json"
+    text = file.read_text()
+    body = json.loads(text)
+    change(body)
+    file.write_text(json.dumps(body).ljust(len(text)))
+    vouching = json.loads(manifest.read_text())
+    group = "metadata" if file.name == "zarr.json" else "records"
+    name = record if group == "metadata" else file.name
+    vouching[group][name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    manifest.write_text(json.dumps(vouching))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("image/id/zarr.json", {"shape": [10**13]}, r"array image/id is int64 \(1000"),
+        ("boxes/xyxy/zarr.json", {"data_type": "int32"}, "array boxes/xyxy is int32"),
+        ("depth/valid/zarr.json", {"shape": [4]}, r"array depth/valid is uint8 \(4,\)"),
+        (".boxdepth/records/000000.json", {"image_ids": []}, "do not add up to 10 images"),
+        (".boxdepth/records/000000.json", {"objects": {"../x": {}}}, "leads out of the store"),
+    ],
+)
+def test_a_forged_store_is_refused_before_it_is_read(
+    store_path: Path, name: str, change: dict[str, Any], message: str
+) -> None:
+    _rewrite_manifest(store_path, lambda body: body.update(change), name)
+    with pytest.raises(StoreError, match=message):
+        open_store(store_path)
+
+
+def test_a_forged_record_removes_nothing_outside(store_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    record = ".boxdepth/records/dataset.json"
+
+    def forge(body: dict[str, Any]) -> None:
+        body["objects"]["../thesis.txt"] = {"nbytes": 1, "sha256": ""}
+
+    _rewrite_manifest(store_path, forge, record)
+    write_store(store_path, **content(10), unit=4)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+    assert len(open_store(store_path)) == 10
 
 
 _WRITER = """

@@ -19,6 +19,7 @@ from boxdepth.depthgen.store.schema import (
     StoreAttributes,
     attributes_from_json,
 )
+from boxdepth.depthgen.store.seals import is_plain_name
 
 _MAX_CONTROL_BYTES = 1 << 28
 
@@ -59,6 +60,8 @@ def read_manifest(path: Path) -> Manifest:
     problems: list[str] = []
     records: dict[str, dict[str, Any]] = {}
     try:
+        if not all(is_plain_name(name) for name in (*body["records"], *body["metadata"])):
+            raise ValueError("a name that leads out of the store")
         for name, digest in body["records"].items():
             data = _read_checked(path / RECORDS / name, digest, problems)
             records[name.removesuffix(".json")] = json.loads(data) if data else {}
@@ -76,12 +79,15 @@ def read_manifest(path: Path) -> Manifest:
         raise StoreError(
             f"{path}: the manifest lacks units {', '.join(missing[:5])}; build it again"
         )
+    units = tuple(_unit_record(key, records[key], path) for key in keys)
+    if sum(len(unit.image_ids) for unit in units) != attributes.images:
+        raise StoreError(f"{path}: the records do not add up to {attributes.images} images")
     return Manifest(
         path=path,
         fingerprint=fingerprint,
         attributes=attributes,
         dataset=_unit_record(DATASET_RECORD, records[DATASET_RECORD], path),
-        units=tuple(_unit_record(key, records[key], path) for key in keys),
+        units=units,
     )
 
 
@@ -111,6 +117,8 @@ def object_problems(manifest: Manifest) -> Iterator[str]:
 
 def describe(name: str, record: UnitRecord) -> str:
     """Name an object in words: array, shard, and the images that it holds."""
+    if name.endswith("zarr.json"):
+        return f"metadata {name}"
     array = name.split("/c/")[0]
     if not record.image_ids:
         return f"array {array} ({name})"
@@ -172,6 +180,8 @@ def _read_checked(path: Path, digest: str, problems: list[str]) -> bytes:
 
 def _unit_record(key: str, body: Mapping[str, Any], path: Path) -> UnitRecord:
     try:
+        if not all(is_plain_name(name) for name in body["objects"]):
+            raise ValueError("a name that leads out of the store")
         return UnitRecord(
             key=key,
             objects={

@@ -1,5 +1,6 @@
 """Reading: through the manifest only, every byte checked, random access at the cost of decoding."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ from boxdepth.depthgen.store.depth import normalised_inverse_depth
 from boxdepth.depthgen.store.errors import StoreError, summarise
 from boxdepth.depthgen.store.files import sha256_file
 from boxdepth.depthgen.store.images import decode_image
-from boxdepth.depthgen.store.layout import IMAGE_CHUNK, per_unit_arrays
+from boxdepth.depthgen.store.layout import IMAGE_CHUNK
 from boxdepth.depthgen.store.manifest import Manifest, describe, object_problems, read_manifest
 from boxdepth.depthgen.store.schema import StoreAttributes
 from boxdepth.depthgen.store.shards import (
@@ -26,13 +27,30 @@ from boxdepth.depthgen.store.shards import (
     strip_crc32c,
 )
 
-_DATASET_ARRAYS = (
-    "image/id", "image/size", "image/name_utf8", "image/name_ptr",
-    "boxes/ptr", "boxes/xyxy", "boxes/label", "boxes/id", "boxes/crowd", "boxes/area",
-)  # fmt: skip
-_COLUMNS = (
-    "image/start", "image/nbytes", "image/crc32c", "depth/scale", "depth/offset", "depth/valid",
-)  # fmt: skip
+_EXPECTED: Mapping[str, tuple[str, tuple[int | str, ...]]] = {
+    "image/id": ("int64", ("n",)),
+    "image/size": ("uint16", ("n", 2)),
+    "image/name_utf8": ("uint8", ("bytes",)),
+    "image/name_ptr": ("int64", ("n+1",)),
+    "boxes/ptr": ("int64", ("n+1",)),
+    "boxes/xyxy": ("float32", ("k", 4)),
+    "boxes/label": ("int32", ("k",)),
+    "boxes/id": ("int64", ("k",)),
+    "boxes/crowd": ("uint8", ("k",)),
+    "boxes/area": ("float32", ("k",)),
+    "image/start": ("int64", ("n",)),
+    "image/nbytes": ("uint32", ("n",)),
+    "image/crc32c": ("uint32", ("n",)),
+    "depth/scale": ("float32", ("n",)),
+    "depth/offset": ("float32", ("n",)),
+    "depth/valid": ("uint8", ("n",)),
+    "masks/counts": ("uint8", ("bytes",)),
+    "masks/ptr": ("int64", ("k+1",)),
+}
+"""Arrays that are read whole, with n images and k boxes."""
+
+_MASK_ARRAYS = ("masks/counts", "masks/ptr")
+_MAX_TEXT_BYTES = 1 << 31
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,7 +224,7 @@ class Store:
 
     @cached_property
     def _mask_arrays(self) -> tuple[UInt8[np.ndarray, " bytes"], Int64[np.ndarray, " n"]]:
-        loaded = _load(self._manifest, ("masks/counts", "masks/ptr"))
+        loaded = _load(self._manifest, _MASK_ARRAYS)
         return loaded["masks/counts"], loaded["masks/ptr"]
 
     def _box_slice(self, i: int) -> slice:
@@ -254,16 +272,30 @@ _SHARD_NAMES = {"image/data": "image/data/c/{}", "depth/q": "depth/q/c/{}/0/0"}
 
 
 def _load_arrays(manifest: Manifest) -> dict[str, Any]:
-    arrays = _load(manifest, _DATASET_ARRAYS + _COLUMNS)
-    attributes = manifest.attributes
-    expected = {spec.name: spec.shape for spec in per_unit_arrays(attributes)}
-    expected |= {"boxes/xyxy": (attributes.boxes, 4), "image/id": (attributes.images,)}
-    for name, shape in expected.items():
-        if name in arrays and arrays[name].shape != shape:
-            raise StoreError(
-                f"{manifest.path}: array {name} is {arrays[name].shape}, expected {shape}"
-            )
+    arrays = _load(manifest, tuple(name for name in _EXPECTED if name not in _MASK_ARRAYS))
+    names, boxes = arrays["image/name_ptr"], arrays["boxes/ptr"]
+    for name, ptr, end in (
+        ("image/name_ptr", names, len(arrays["image/name_utf8"])),
+        ("boxes/ptr", boxes, manifest.attributes.boxes),
+    ):
+        if ptr[0] != 0 or ptr[-1] != end or (np.diff(ptr) < 0).any():
+            raise StoreError(f"{manifest.path}: array {name} does not rise from 0 to {end}")
     return arrays
+
+
+def _check_layout(array: Any, name: str, attributes: StoreAttributes) -> None:
+    """Compare an array's type and shape with the schema, before anything of it is read."""
+    dtype, shape = _EXPECTED[name]
+    counts = {"n": attributes.images, "k": attributes.boxes}
+    counts |= {"n+1": attributes.images + 1, "k+1": attributes.boxes + 1}
+    # A number of bytes is not known beforehand, but it is bounded.
+    counts["bytes"] = min(array.shape[0], _MAX_TEXT_BYTES) if array.shape else 0
+    expected = tuple(counts[side] if isinstance(side, str) else side for side in shape)
+    if str(array.dtype) != dtype or tuple(array.shape) != expected:
+        raise StoreError(
+            f"array {name} is {array.dtype} {array.shape}, the schema says {dtype} {expected}; "
+            "build the store again"
+        )
 
 
 def _load(manifest: Manifest, names: tuple[str, ...]) -> dict[str, Any]:
@@ -279,4 +311,9 @@ def _load(manifest: Manifest, names: tuple[str, ...]) -> dict[str, Any]:
     group = zarr.open_group(
         LocalStore(manifest.path, read_only=True), mode="r", use_consolidated=False
     )
-    return {name: np.asarray(group[name][...]) for name in names}  # type: ignore[index]
+    loaded = {}
+    for name in names:
+        array: Any = group[name]
+        _check_layout(array, name, manifest.attributes)
+        loaded[name] = np.asarray(array[...])
+    return loaded

@@ -16,7 +16,7 @@ from boxdepth.depthgen.store.schema import (
     RECORDS,
     StoreAttributes,
 )
-from boxdepth.depthgen.store.seals import is_sealed
+from boxdepth.depthgen.store.seals import is_plain_name, is_sealed
 
 
 def refuse_foreign_folder(path: Path) -> None:
@@ -64,7 +64,7 @@ def remove_dataset_objects(path: Path) -> None:
     """Remove what ``_initialise`` writes; the units stay."""
     record = path / RECORDS / f"{DATASET_RECORD}.json"
     if record.is_file():
-        for name in json.loads(record.read_bytes())["objects"]:
+        for name in filter(is_plain_name, json.loads(record.read_bytes())["objects"]):
             (path / name).unlink(missing_ok=True)
         record.unlink()
     for file in sorted(path.rglob("zarr.json")):

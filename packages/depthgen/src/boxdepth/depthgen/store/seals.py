@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from boxdepth.depthgen.store.files import ObjectRecord, canonical_json, write_atomically
@@ -23,12 +23,20 @@ def write_record(
     write_atomically(path / RECORDS / f"{key}.json", canonical_json(body))
 
 
+def is_plain_name(name: object) -> bool:
+    """True for a relative path that stays below the folder it is joined to."""
+    if not isinstance(name, str) or not name or "\0" in name:
+        return False
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts
+
+
 def is_sealed(path: Path, key: str) -> bool:
     """True if there is a record and every object in it is there in its size."""
     try:
         record = json.loads((path / RECORDS / f"{key}.json").read_bytes())
         return all(
-            (path / name).stat().st_size == item["nbytes"]
+            is_plain_name(name) and (path / name).stat().st_size == item["nbytes"]
             for name, item in record["objects"].items()
         )
     except (OSError, ValueError, KeyError, TypeError):
