@@ -146,10 +146,11 @@ def split_array(text: bytes, *, name: str, piece: int = 2 * 1024**2) -> Iterator
         return
     while start < end:
         stop = _next_cut(text, start, end, piece)
-        yield b"[" + text[start:stop] + b"]"
-        start = stop + 1
-        if stop != end and not text[start:end].strip(b" \t\r\n"):
+        elements = text[start:stop]
+        if not elements.strip(b" \t\r\n"):
             raise DataError(f"{name}: not valid JSON: a comma before the last bracket.")
+        yield b"[" + elements + b"]"
+        start = stop + 1
 
 
 def _next_cut(text: bytes, start: int, end: int, piece: int) -> int:
