@@ -10,6 +10,7 @@ user's seed draws.
 
 import json
 import math
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -148,27 +149,29 @@ def _steps(values: Tensor, reach: int) -> tuple[Tensor, Tensor]:
     return across, down
 
 
-def depth_loss(predicted: Tensor, target: Tensor) -> Tensor:
-    """L1 plus differences over 1 to 8 pixels, large errors and the smallest that matter alike.
+def depth_loss(predicted: Tensor, target: Tensor, flat: float) -> Tensor:
+    """L1 of inverse depth and of its differences over 1 to 8 pixels.
 
-    The logarithm's unit, 0.004, is one 8-bit unit: pairs are trusted up to 1.4 of them
-    (arXiv:2403.01214, Eq. 3), so errors of that order must still be worth removing.
+    ``flat`` in [0, 1] adds ``0.004 * log(1 + error / 0.004)`` of the differences, so that errors of
+    one 8-bit unit are still worth removing: pairs are trusted up to 1.4 units (arXiv:2403.01214,
+    Eq. 3). From the start it would hold the model at a blurred ramp (tried), so it comes late.
     """
     loss = (predicted - target).abs().mean()
     for reach in (1, 2, 4, 8):
         pairs = zip(_steps(predicted, reach), _steps(target, reach), strict=True)
         for mine, true in pairs:
             error = (mine - true).abs()
-            loss = loss + 0.25 * error.mean() + 0.004 * torch.log1p(error / 0.004).mean()
+            loss = loss + 0.5 * error.mean()
+            if flat > 0:
+                loss = loss + flat * 0.004 * torch.log1p(error / 0.004).mean()
     return loss
 
 
-def learning_rate(step: int, steps: int, peak: float) -> float:
-    """Linear warm-up over 3 %, then a cosine to 1 % of the peak."""
-    warm = max(steps * 0.03, 1)
-    if step < warm:
-        return peak * (step + 1) / warm
-    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warm) / (steps - warm))))
+def learning_rate(done: float, peak: float) -> float:
+    """Linear warm-up over 3 % of the run, then a cosine to 1 % of the peak; ``done`` in [0, 1]."""
+    if done < 0.03:
+        return peak * (done + 0.001) / 0.031
+    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (done - 0.03) / 0.97)))
 
 
 def save(model: DPTForDepthEstimation, folder: Path) -> None:
@@ -188,10 +191,10 @@ def train(
     seed: int,
     steps: int,
     batch: int,
+    minutes: float | None,
     peak: float,
-    half_until: float,
 ) -> None:
-    """Fit the model; bfloat16 for the first ``half_until`` of the steps, float32 after."""
+    """Fit the model in bfloat16, for so many steps or until the clock says so."""
     loader = DataLoader(Scenes(seed), batch_size=batch, num_workers=1, prefetch_factor=4)
     optimizer = torch.optim.AdamW(model.parameters(), lr=peak, weight_decay=0.02)
     model.train().to(memory_format=torch.channels_last)
@@ -201,22 +204,26 @@ def train(
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=_console) as bar:
         task = bar.add_task("fit", total=steps)
-        recent = 0.0
+        recent, begin = 0.0, time.monotonic()
         for step, (images, target) in zip(range(steps), loader, strict=False):
+            done = step / steps
+            if minutes is not None:
+                done = max(done, (time.monotonic() - begin) / (60 * minutes))
+            if done >= 1:
+                break
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, steps, peak)
-            half = step < half_until * steps
-            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                group["lr"] = learning_rate(done, peak)
+            with torch.autocast("cpu", torch.bfloat16):
                 predicted = model(
                     images.contiguous(memory_format=torch.channels_last)
                 ).predicted_depth
-            loss = depth_loss(predicted.float(), target)
+            loss = depth_loss(predicted.float(), target, flat=min(max(4 * done - 2, 0.0), 1.0))
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             recent = loss.item() if step == 0 else 0.95 * recent + 0.05 * loss.item()
-            bar.update(task, advance=1, description=f"fit: loss {recent:.4f}")
+            bar.update(task, completed=done * steps, description=f"fit: loss {recent:.4f}")
             if step % 25 == 0 and not _console.is_terminal:
                 _console.print(f"step {step}/{steps} loss {recent:.4f}")
             if step % 250 == 249:
@@ -299,7 +306,9 @@ def fit(
     steps: Annotated[int, typer.Option(min=1)] = 2400,
     batch: Annotated[int, typer.Option(min=1)] = 16,
     peak: Annotated[float, typer.Option(help="Highest learning rate.")] = 3e-4,
-    half_until: Annotated[float, typer.Option(help="Share of the steps in bfloat16.")] = 0.8,
+    minutes: Annotated[
+        float | None, typer.Option(help="Stop after so long, with the schedule fitted to it.")
+    ] = None,
     threads: Annotated[int, typer.Option(min=1)] = 2,
     scenes: Annotated[int, typer.Option(help="Unseen scenes to measure on.")] = 200,
 ) -> None:
@@ -307,7 +316,7 @@ def fit(
     torch.manual_seed(seed)
     torch.set_num_threads(threads)
     model = load(init) if init is not None else new_model()
-    train(model, out=out, seed=seed, steps=steps, batch=batch, peak=peak, half_until=half_until)
+    train(model, out=out, seed=seed, steps=steps, batch=batch, minutes=minutes, peak=peak)
     typer.echo(json.dumps(measured(load(out), scenes), indent=2))
 
 
