@@ -129,7 +129,7 @@ def tiny_model(tiny_weights: dict[str, dict[str, Tensor]]) -> Callable[..., Cond
             extra={"channels": (8, 16, 32, 64)},
         )
         _narrow_stem(backbone.net)
-        backbone.freeze([backbone.net.conv1, backbone.net.bn1, backbone.net.layer1])
+        backbone.freeze([backbone.net.conv1, backbone.net.bn1, *backbone.net.layer1.modules()])
         features = 16 if kind == "boxinst" else 8
         spec = MaskHeadSpec(features=features, depth="off")
         model = CondInst(

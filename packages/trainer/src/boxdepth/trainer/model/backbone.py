@@ -31,16 +31,18 @@ class Backbone(nn.Module):
         self._always_eval: list[nn.Module] = []
 
     def freeze(self, parts: Sequence[nn.Module]) -> None:
-        """These parts no longer learn, and their norms keep their statistics."""
+        """These modules, each without its children, no longer learn or update statistics."""
         for part in parts:
-            part.requires_grad_(False)
-            self._always_eval.append(part.eval())
+            for parameter in part.parameters(recurse=False):
+                parameter.requires_grad_(False)
+            part.training = False
+            self._always_eval.append(part)
 
     def train(self, mode: bool = True) -> "Backbone":
         """Training mode for all that isn't frozen."""
         super().train(mode)
         for part in self._always_eval:
-            part.eval()
+            part.training = False
         return self
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
@@ -134,17 +136,17 @@ def _make_deformable(name: str, net: nn.Module, stages: Sequence[int]) -> None:
 
 def _frozen_parts(net: Any, stages: int) -> list[nn.Module]:
     """Modules in the order of the forward pass, up to the features of stride 2^stages."""
-    leaves = [(name, m) for name, m in net.named_modules() if not any(m.children())]
+    modules = list(net.named_modules())[1:]
     if stages == 0:
         return []
     last = -1
     for end, reduction in _feature_ends(net):
-        inside = [i for i, (name, _) in enumerate(leaves) if _within(name, end)]
+        inside = [i for i, (name, _) in enumerate(modules) if _within(name, end)]
         if reduction > 2**stages:
             last = max(last, min(inside) - 1)
             break
         last = max(inside)
-    return [module for _, module in leaves[: last + 1]]
+    return [module for _, module in modules[: last + 1]]
 
 
 def _feature_ends(net: Any) -> Iterator[tuple[str, int]]:

@@ -74,6 +74,8 @@ class FcosHead(nn.Module):
 
 def _tower(channels: int, convs: int) -> nn.Sequential:
     groups = math.gcd(32, channels)
+    if groups == channels:
+        groups = max(groups // 2, 1)  # a group of one channel is nothing on a map of one cell
     layers: list[nn.Module] = []
     for _ in range(convs):
         conv = nn.Conv2d(channels, channels, 3, padding=1)
