@@ -16,25 +16,32 @@ DataName = Literal["coco", "cityscapes", "scenes"]
 ScheduleName = Literal["1x", "3x"]
 Settings = tuple[str, ...]
 
-BASES: Mapping[DataName, tuple[str, Settings]] = {
-    "coco": ("coco_r50_1x", ()),
-    "cityscapes": ("cityscapes_r50", ()),
-    "scenes": (
-        "scenes_tiny",
-        (
-            "distillation.method=depth_matching",
-            "distillation.start=722",
-            "distillation.momentum=0.99",
-            "distillation.teacher_short_side=208",
-            "distillation.teacher_max_size=320",
-        ),
-    ),
+PRESET_OF: Mapping[DataName, str] = {
+    "coco": "coco_r50_1x",
+    "cityscapes": "cityscapes_r50",
+    "scenes": "scenes_tiny",
 }
-"""Preset of each data set, and what makes it the whole method there.
 
-Scenes: the teacher starts after 65/90 of the run and sees the largest of the student's sizes, as on
-COCO. Its memory is 100 steps, not 1000, since the distillation lasts some 280 steps, not 25 000.
-"""
+
+def base_settings(data: DataName) -> Settings:
+    """What makes the preset of a data set the whole method there.
+
+    Scenes: the teacher starts after 65/90 of the run and sees the largest of the student's sizes,
+    as on COCO. Its memory is 100 steps, not 1000, since the distillation lasts some hundred steps,
+    not 25 000.
+    """
+    if data != "scenes":
+        return ()
+    preset = PRESETS[PRESET_OF[data]]()
+    images = preset.data.augmentation
+    return (
+        "distillation.method=depth_matching",
+        f"distillation.start={preset.schedule.iterations * 65 // 90}",
+        "distillation.momentum=0.99",
+        f"distillation.teacher_short_side={max(images.short_sides)}",
+        f"distillation.teacher_max_size={images.max_size}",
+    )
+
 
 METHOD = "the method"
 
@@ -217,7 +224,7 @@ ROWS: dict[str, Row] = {row.name: row for row in _rows()}
 
 def preset_of(row: Row, data: DataName) -> str:
     """The trainer preset that the row builds on."""
-    return BASES[data][0]
+    return PRESET_OF[data]
 
 
 def settings_of(row: Row, data: DataName, *, scale: float = 1.0) -> Settings:
@@ -228,11 +235,15 @@ def settings_of(row: Row, data: DataName, *, scale: float = 1.0) -> Settings:
         scale: factor of every iteration count of the run: its length, its drops of the learning
             rate, its warm-ups, the start of the distillation.
     """
-    preset, base = BASES[data]
-    chosen = (*base, *(() if data == "scenes" else BACKBONES[row.backbone]), *row.method)
-    config = apply_overrides(PRESETS[preset](), chosen)
+    chosen = (
+        *base_settings(data),
+        *(() if data == "scenes" else BACKBONES[row.backbone]),
+        *row.method,
+    )
+    config = apply_overrides(PRESETS[PRESET_OF[data]](), chosen)
     length = 3 if row.schedule == "3x" else 1
-    return (*chosen, *(_timeline(config, length, scale) if length * scale != 1 else ()))
+    unchanged = length == 1 and scale == 1
+    return chosen if unchanged else (*chosen, *_timeline(config, length, scale))
 
 
 def config_of(row: Row, data: DataName, *, scale: float = 1.0) -> RunConfig:

@@ -47,7 +47,7 @@ def test_every_line_that_we_run_has_a_row(rows: ModuleType, tables: ModuleType) 
 
 def test_every_row_is_a_valid_run_on_every_data_set(rows: ModuleType) -> None:
     for row in rows.ROWS.values():
-        for data in rows.BASES:
+        for data in rows.PRESET_OF:
             config = rows.config_of(row, data, scale=0.1)
             assert config.name == row.name
             start = config.distillation.start
@@ -165,6 +165,13 @@ def test_finished_runs_are_kept_and_fill_the_table(repository: Path, tmp_path: P
     table = _reproduce(repository, "table", "3b", *where, "--html", str(page))
     assert "| 0.3 | R-50 | 1x | 25.0 | 50.0 | 20.0 | 30.9 | 52.5 | 31.6 |" in table.stdout
     assert page.read_text().startswith("<!doctype html>")
+
+
+def test_the_list_is_there_for_machines_too(repository: Path, rows: ModuleType) -> None:
+    listed = json.loads(_reproduce(repository, "list", "--json").stdout)["rows"]
+    assert [row["name"] for row in listed] == list(rows.ROWS)
+    by_name = {row["name"]: row["command"] for row in listed}
+    assert by_name["gamma-2"] == "trainer fit coco_r50_1x --set distillation.gamma=2"
 
 
 def test_an_unknown_row_is_a_usage_error(repository: Path) -> None:
