@@ -62,7 +62,7 @@ def draw_preview(store: Store, index: int) -> Image.Image:
     title = "inverse depth, near is bright" if store.depth_valid[index] else "no usable depth"
     panels: list[tuple[_Caption, Image.Image | None]] = [
         ([(f"image {identity}", None)], Image.fromarray(image)),
-        ([(f"{len(boxes.label)} boxes{crowds}", None)], None),
+        ([(f"{_count(len(boxes.label))}{crowds}", None)], None),
         ([(title, None)], Image.fromarray(colour_depth(depth))),
         (legend, Image.fromarray(trusted)),
     ]
@@ -150,6 +150,10 @@ def _tint(
     weight = share[..., None]
     tinted: Float[np.ndarray, "h w 3"] = panel * (1 - weight) + np.array(tint) * weight
     return tinted
+
+
+def _count(boxes: int) -> str:
+    return "1 box" if boxes == 1 else f"{boxes} boxes"
 
 
 def _mean_share(pairs: Bool[np.ndarray, "8 h w"], boxes: Boxes) -> float:
