@@ -69,6 +69,11 @@ def test_run_info_verify_preview(
     assert depthgen("preview", store, "--out", tmp_path / "p", "--count", 3, "--json") == 0
     pictures = _result(capsys)["pictures"]
     assert len(pictures) == 3
+    assert depthgen("preview", store, "--out", tmp_path / "p", "--count", 3) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert depthgen("preview", store, "--out", tmp_path / "p", "--overwrite", "--count", 3) == 0
+    assert depthgen("preview", store, "--out", tmp_path / "p", "--image-id", 99) == 2
+    assert "no image with id 99" in capsys.readouterr().err
     with Image.open(pictures[0]) as picture:
         assert picture.width > 3 * picture.height / 2
 

@@ -3,6 +3,8 @@
 import json
 import pickle  # noqa: TID251  (that stores survive it is what is tested)
 import struct
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -91,7 +93,28 @@ def test_reads_shards_whose_chunks_lie_in_another_order(tmp_path: Path) -> None:
     assert [store.image_bytes(i) for i in range(3)] == images
 
 
-def test_pickled_forked_and_threaded_readers_agree(store_path: Path) -> None:
+_FORKING = """
+import os, sys
+from boxdepth.depthgen.store import open_store
+store = open_store(sys.argv[1])
+expected = [store.image_bytes(i) for i in range(len(store))]
+child = os.fork()
+if child == 0:
+    same = [store.image_bytes(i) for i in range(len(store))] == expected
+    plain = store._zarr_array("depth/q")[3]
+    same = same and (plain == store.quantised_depth(3)).all()
+    same = same and len(open_store(sys.argv[1])) == len(store)
+    os._exit(0 if same else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_store_opened_before_a_fork_reads_after_it(store_path: Path) -> None:
+    command = [sys.executable, "-c", _FORKING, str(store_path)]
+    assert subprocess.run(command, timeout=120, check=False).returncode == 0
+
+
+def test_pickled_and_threaded_readers_agree(store_path: Path) -> None:
     store = open_store(store_path)
     expected = [store.image_bytes(i) for i in range(len(store))]
     again = pickle.loads(pickle.dumps(store))  # noqa: S301

@@ -96,25 +96,26 @@ def preview(
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")],
     image_id: Annotated[list[int] | None, typer.Option(help="Which images; repeatable.")] = None,
     count: Annotated[int, typer.Option(min=1, help="How many, if no id is given.")] = 8,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace pictures.")] = False,
     json: Json = False,
 ) -> None:
     """Draw image, boxes, depth and trusted pairs side by side, as PNG."""
     from boxdepth.depthgen.preview import choose_images, draw_preview
-    from boxdepth.depthgen.store import open_store
+    from boxdepth.depthgen.store import ConfigError, open_store
 
     opened = open_store(store)
     chosen = choose_images(opened, image_ids=image_id or [], count=count)
+    pictures = [out / f"{int(opened.image_ids[index])}.png" for index in chosen]
+    if not overwrite and (there := [picture for picture in pictures if picture.exists()]):
+        raise ConfigError(f"{there[0]} is there already; name another --out, or add --overwrite")
     out.mkdir(parents=True, exist_ok=True)
-    pictures = []
     with show_progress("preview") as progress:
-        for done, index in enumerate(chosen, start=1):
-            picture = out / f"{int(opened.image_ids[index])}.png"
+        for done, (index, picture) in enumerate(zip(chosen, pictures, strict=True), start=1):
             draw_preview(opened, index).save(picture)
-            pictures.append(str(picture))
             progress(done, len(chosen))
     say(f"{len(pictures)} pictures in {out}")
     if json:
-        emit({"store": str(store), "pictures": pictures})
+        emit({"store": str(store), "pictures": [str(picture) for picture in pictures]})
 
 
 def show_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
