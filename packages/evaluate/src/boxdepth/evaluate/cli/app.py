@@ -27,10 +27,11 @@ console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty(
 logger = logging.getLogger("boxdepth")
 
 
-def _print_version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> bool:
     if wanted:
         typer.echo(f"evaluate {version('boxdepth-evaluate')}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

@@ -90,11 +90,15 @@ def tally(
     real = np.bincount(truth.image_index[~truth.crowd], minlength=images)
     return ImageTally(
         threshold=threshold,
-        right=np.bincount(place, weights=right, minlength=images),
+        right=_sums(place, right, images),
         wrong=np.bincount(place[wrong], minlength=images).astype(np.float64),
         missed=(real - found).astype(np.float64),
-        shock=np.bincount(place[wrong], weights=predictions.scores[wrong], minlength=images),
+        shock=_sums(place[wrong], predictions.scores[wrong], images),
     )
+
+
+def _sums(place: np.ndarray, values: np.ndarray, count: int) -> Float64[np.ndarray, " i"]:
+    return np.bincount(place, weights=values, minlength=count).astype(np.float64)
 
 
 def choose(truth: GroundTruth, counts: ImageTally) -> dict[str, list[int]]:
