@@ -165,7 +165,7 @@ def test_large_backbones_can_be_built(name: str, options: dict[str, object]) -> 
 
 
 def test_unknown_backbone_says_the_nearest_names() -> None:
-    with pytest.raises(ValueError, match="no backbone 'resnet5O'.*nearest: .*resnet50"):
+    with pytest.raises(ValueError, match=r"no backbone 'resnet5O'.*nearest: .*resnet50"):
         build_backbone(name="resnet5O")
 
 

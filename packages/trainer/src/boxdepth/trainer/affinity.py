@@ -34,8 +34,12 @@ def rgb_to_lab(rgb: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
 
 
 def color_maps(images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 hm wm"]:
-    """LAB of the 4x4 means, truncated to whole numbers first (condinst.md 4.3)."""
-    return rgb_to_lab(pooled(images.float(), MASK_STRIDE).trunc())
+    """LAB of the 4x4 means, truncated to whole numbers first (condinst.md 4.3).
+
+    In fp32 under autocast too: half precision would move one pair in a hundred over the threshold.
+    """
+    with torch.autocast(images.device.type, enabled=False):
+        return rgb_to_lab(pooled(images.float(), MASK_STRIDE).trunc())
 
 
 def similarity(
