@@ -18,6 +18,8 @@ from typing import Annotated, Any
 
 import typer
 
+from boxdepth.trainer.config import RunConfig
+from boxdepth.trainer.resolve import apply_overrides
 from exact_depth import write_exact_store
 from paper_rows import ROWS, config_of
 from stages import call, console, ensure_store, finished, fit, predict, score
@@ -31,11 +33,19 @@ class Variant:
     row: str
     """The paper's row whose method it has."""
     exact_depth: bool = False
+    settings: tuple[str, ...] = ()
+    """What differs from the row."""
+    extra: bool = False
+    """Only run when named: a look at why a result is what it is."""
 
-    @property
-    def has_teacher(self) -> bool:
-        """Whether student and teacher are scored apart."""
-        return config_of(ROWS[self.row], "scenes").distillation.method != "off"
+    def config(self, study: "Study") -> RunConfig:
+        """The variant's run, apart from its seed."""
+        config = config_of(ROWS[self.row], "scenes", scale=study.scale)
+        data = config.data.model_copy(
+            update={"train": study.store("train2017", exact=self.exact_depth), "val": None}
+        )
+        config = config.model_copy(update={"data": data})
+        return apply_overrides(config, [*self.settings, *study.settings])
 
 
 VARIANTS: Mapping[str, Variant] = {
@@ -50,6 +60,30 @@ VARIANTS: Mapping[str, Variant] = {
         title="+ both + distillation, S_match, exact depth", row="ours-r50-1x", exact_depth=True
     ),
     "condinst": Variant(title="CondInst, learnt from masks", row="condinst-r50-1x"),
+    "tau-0.3": Variant(title="+ both, tau_d = 0.3", row="tau-0.3", extra=True),
+    "tau-0.7": Variant(title="+ both, tau_d = 0.7", row="tau-0.7", extra=True),
+    "whole-image": Variant(
+        title="+ both, L_cons on the whole image",
+        row="terms-both",
+        settings=("losses.consistency_region=image",),
+        extra=True,
+    ),
+    "no-warmup": Variant(
+        title="+ both, L_cons from the start",
+        row="terms-both",
+        settings=("losses.consistency_warmup=none",),
+        extra=True,
+    ),
+    "giou": Variant(
+        title="+ both + distillation, GIoU, decaying beta",
+        row="ours-r50-1x",
+        settings=(
+            "distillation.matching.iou=giou",
+            "distillation.matching.beta_schedule=linear",
+        ),
+        extra=True,
+    ),
+    "boxteacher": Variant(title="BoxTeacher", row="boxteacher-r50-1x", extra=True),
 }
 
 
@@ -60,6 +94,8 @@ class Study:
     out: Path
     scale: float
     device: str
+    settings: tuple[str, ...] = ()
+    """`--set` assignments of every run."""
 
     @property
     def scenes(self) -> Path:
@@ -104,6 +140,19 @@ def prepare(study: Study, *, train: int, val: int, scene_seed: int, exact: bool)
         write_exact_store(study.store("train2017", exact=True), study.scenes, "train2017")
 
 
+def refuse_other_study(study: Study) -> None:
+    """One folder holds runs of one length and one set of settings.
+
+    Raises:
+        typer.BadParameter: this folder's are others.
+    """
+    file = study.out / "study.json"
+    asked = {"scale": study.scale, "settings": list(study.settings)}
+    if file.is_file() and json.loads(file.read_text()) != asked:
+        raise typer.BadParameter(f"{study.out} holds runs of {file.read_text().strip()}; use --out")
+    file.write_text(json.dumps(asked) + "\n")
+
+
 def run_variant(study: Study, name: str, seed: int) -> None:
     """Fit, predict and score one variant with one seed, unless that is done."""
     folder = study.folder(name, seed)
@@ -113,16 +162,14 @@ def run_variant(study: Study, name: str, seed: int) -> None:
         return
     variant = VARIANTS[name]
     folder.mkdir(parents=True, exist_ok=True)
-    config = config_of(ROWS[variant.row], "scenes", scale=study.scale)
-    train = study.store("train2017", exact=variant.exact_depth)
-    data = config.data.model_copy(update={"train": train, "val": None})
-    config = config.model_copy(update={"seed": seed, "data": data})
+    config = variant.config(study).model_copy(update={"seed": seed})
     asked = folder / "asked.json"
     asked.write_text(config.model_dump_json(indent=2) + "\n")
     device = ("--device", study.device)
     fitted = fit(asked, folder / "run", *device)
     scores = {}
-    for weights in ("teacher", "student") if variant.has_teacher else ("student",):
+    has_teacher = config.distillation.method != "off"
+    for weights in ("teacher", "student") if has_teacher else ("student",):
         predictions = folder / f"{weights}.json"
         predict(folder / "run", study.store("val2017"), predictions, "--weights", weights, *device)
         found = score(predictions, study.annotations, "--iou-type", "segm")["segm"]
@@ -135,10 +182,11 @@ def markdown(study: Study, names: Iterable[str]) -> str:
     """The table: mean and spread over the seeds of what is there."""
     facts = json.loads((study.out / "scenes.json").read_text())
     share = facts["camouflaged"] / max(facts["instances"], 1)
-    iterations = config_of(ROWS["ours-r50-1x"], "scenes", scale=study.scale).schedule.iterations
+    iterations = VARIANTS["both"].config(study).schedule.iterations
     lines = [
         f"{facts['train']} training and {facts['val']} validation scenes, "
-        f"{100 * share:.0f} % of the objects camouflaged, {iterations} iterations. "
+        f"{100 * share:.0f} % of the objects camouflaged, {iterations} iterations"
+        f"{', ' + ', '.join(study.settings) if study.settings else ''}. "
         "Mask AP in percent on unseen scenes, mean ± standard deviation over seeds; "
         "distilled: the teacher (the student in brackets).",
         "",
@@ -178,16 +226,20 @@ def main(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda...")] = "auto",
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
     scene_seed: Annotated[int, typer.Option(help="Seed of the scenes.")] = 0,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Passed to every run; use another --out.")
+    ] = None,
 ) -> None:
     """Train every variant with every seed and tabulate mask AP."""
-    names = only or list(VARIANTS)
+    names = only or [name for name, variant in VARIANTS.items() if not variant.extra]
     unknown = sorted(set(names) - VARIANTS.keys())
     if unknown:
         raise typer.BadParameter(
             f"no variant {', '.join(unknown)}; there are {', '.join(VARIANTS)}"
         )
-    study = Study(out=out, scale=scale, device=device)
+    study = Study(out=out, scale=scale, device=device, settings=tuple(settings or ()))
     out.mkdir(parents=True, exist_ok=True)
+    refuse_other_study(study)
     exact = any(VARIANTS[name].exact_depth for name in names)
     prepare(study, train=train, val=val, scene_seed=scene_seed, exact=exact)
     runs = [(name, seed) for seed in range(seeds) for name in names]

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -214,10 +215,8 @@ class TestAblation:
         assert losses("cons") == (0, 1, "off")
         assert losses("both") == (1, 1, "off")
         assert losses("distill") == (1, 1, "depth_matching")
-        budgets = {
-            rows.config_of(rows.ROWS[v.row], "scenes").schedule.iterations
-            for v in ablate_scenes.VARIANTS.values()
-        }
+        configs = [variant.config(study) for variant in ablate_scenes.VARIANTS.values()]
+        budgets = {config.schedule.iterations for config in configs}
         assert len(budgets) == 1, "the same budget for all"
 
     def test_table_has_mean_and_spread_of_teacher_and_student(self, study) -> None:
@@ -235,6 +234,15 @@ class TestAblation:
         assert "30 % of the objects camouflaged" in text
         assert "| 16.0 ± 7.1 (15.0 ± 7.1) | 50.0 ± 0.0 (50.0 ± 0.0) |" in text
         assert "BoxInst" not in text, "no line for what wasn't run"
+
+    def test_runs_of_another_length_need_another_folder(self, study) -> None:
+        import ablate_scenes
+        import typer
+
+        ablate_scenes.refuse_other_study(study)
+        ablate_scenes.refuse_other_study(study)
+        with pytest.raises(typer.BadParameter, match="use --out"):
+            ablate_scenes.refuse_other_study(replace(study, scale=0.5))
 
     def test_exact_store_holds_the_drawn_depth(self, pipelines: Path, tmp_path: Path) -> None:
         from boxdepth.depthgen.datasets.sample import write_sample
