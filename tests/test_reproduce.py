@@ -236,8 +236,9 @@ class TestAblation:
         assert "BoxInst" not in text, "no line for what wasn't run"
 
     def test_runs_of_another_length_need_another_folder(self, study) -> None:
-        import ablate_scenes
         import typer
+
+        import ablate_scenes
 
         ablate_scenes.refuse_other_study(study)
         ablate_scenes.refuse_other_study(study)
