@@ -11,8 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from boxdepth.trainer import config
-from boxdepth.trainer.build import build_model, mask_head_spec
-from boxdepth.trainer.criterion import LossSpec
+from boxdepth.trainer.build import build_model, loss_spec, mask_head_spec
 from boxdepth.trainer.data.loader import BatchLoader, BatchOrder
 from boxdepth.trainer.data.store_dataset import SampleOptions, TrainingSet, open_training_set
 from boxdepth.trainer.distill.matchers import Matcher, match_by_depth, match_like_box_teacher
@@ -141,36 +140,12 @@ def schedule_of(run: config.RunConfig) -> Callable[[int], float]:
 
 def step_spec(run: config.RunConfig) -> StepSpec:
     """What a forward pass needs to know."""
-    losses, teacher = run.losses, run.distillation
-    pairs, on = losses.pairs, teacher.method != "off"
+    losses = run.losses
     return StepSpec(
         num_classes=run.model.num_classes,
         mask_head=mask_head_spec(run.model),
-        losses=LossSpec(
-            supervision=run.data.supervision,
-            classification=losses.classification,
-            box=losses.box,
-            quality=losses.quality,
-            semantic=losses.semantic if run.model.mask_branch.semantic_loss else 0.0,
-            mask=losses.mask,
-            projection=losses.projection,
-            color=losses.color,
-            depth=losses.depth,
-            consistency=losses.consistency,
-            pseudo_mask=teacher.gamma if on else 0.0,
-            mask_affinity=teacher.mask_affinity if on else 0.0,
-            quality_target=run.model.fcos.quality,
-            box_loss=losses.box_loss,
-            class_normalizer=losses.class_normalizer,
-            warmup_iterations=losses.warmup_iterations,
-            consistency_warmup=losses.consistency_warmup,
-            consistency_region=losses.consistency_region,
-            depth_reduction=losses.depth_reduction,
-            pseudo_warmup_start=teacher.start if teacher.method == "box_teacher" else None,
-            kernel_size=pairs.kernel_size,
-            dilation=pairs.dilation,
-        ),
-        pairs=PairSpec(**pairs.model_dump()),
+        losses=loss_spec(run),
+        pairs=PairSpec(**losses.pairs.model_dump()),
         center_radius=run.model.fcos.center_radius,
         level_ranges=run.model.fcos.level_ranges,
         per_image=losses.sampling.per_image,

@@ -59,14 +59,16 @@ def assign_targets(
             area, index = own.min(dim=1)
             matched[image] = torch.where(area.isfinite(), index, -1)
     cells = [height * width for height, width in level_shapes]
-    box_index = torch.cat([part.flatten() for part in matched.split(cells, dim=1)])
-    image = torch.arange(num_images, device=level.device)
+    box_index = torch.cat([part.flatten() for part in torch.split(matched, cells, dim=1)])
+    images = torch.arange(num_images, device=level.device)
     return Targets(
         label=_labels(box_index, labels, num_classes),
         box_index=box_index,
-        location_xy=torch.cat([part.repeat(num_images, 1) for part in location_xy.split(cells)]),
-        level=torch.cat([part.repeat(num_images) for part in level.split(cells)]),
-        image_index=torch.cat([image.repeat_interleave(count) for count in cells]),
+        location_xy=torch.cat(
+            [part.repeat(num_images, 1) for part in torch.split(location_xy, cells)]
+        ),
+        level=torch.cat([part.repeat(num_images) for part in torch.split(level, cells)]),
+        image_index=torch.cat([images.repeat_interleave(count) for count in cells]),
     )
 
 

@@ -98,7 +98,7 @@ def _feature_extractor(name: str, extra: dict[str, Any]) -> Any:
         raise ValueError(f"timm knows no backbone {name!r}{hint} (timm.list_models() names all)")
     try:
         defaults = {"strict_img_size": False} if name.startswith("swin") else {}
-        net = timm.create_model(
+        net: Any = timm.create_model(
             name, features_only=True, out_indices=(-3, -2, -1), **(defaults | extra)
         )
         strides = tuple(net.feature_info.reduction())
@@ -113,8 +113,9 @@ def _feature_extractor(name: str, extra: dict[str, Any]) -> Any:
 
 def _bottlenecks(name: str, net: nn.Module, stage: int, *, option: str) -> list[Bottleneck]:
     layer = getattr(net, f"layer{stage - 1}", None)
-    blocks = list(layer) if isinstance(layer, nn.Sequential) else []
-    if not blocks or not all(isinstance(block, Bottleneck) for block in blocks):
+    children = list(layer) if isinstance(layer, nn.Sequential) else []
+    blocks = [block for block in children if isinstance(block, Bottleneck)]
+    if not blocks or len(blocks) < len(children):
         raise ValueError(
             f"{option} needs a ResNet with bottlenecks (resnet50, resnet101...) "
             f"and stages 2..5, got stage {stage} of {name!r}"
@@ -131,7 +132,7 @@ def _stride_in_1x1(name: str, net: nn.Module) -> None:
 def _make_deformable(name: str, net: nn.Module, stages: Sequence[int]) -> None:
     for stage in stages:
         for block in _bottlenecks(name, net, stage, option="deformable_stages"):
-            block.conv2 = ModulatedDeformConv.in_place_of(block.conv2)
+            block.conv2 = ModulatedDeformConv.in_place_of(block.conv2)  # type: ignore[assignment]
 
 
 def _frozen_parts(net: Any, stages: int) -> list[nn.Module]:

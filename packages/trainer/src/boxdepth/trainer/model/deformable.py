@@ -36,13 +36,13 @@ class ModulatedDeformConv(nn.Module):
             stride=conv.stride[0],
             dilation=conv.dilation[0],
         )
-        made.weight = conv.weight
+        made.weight = nn.Parameter(conv.weight.detach())
         return made
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b o hs ws"]:
         """Sampled at learnt places, in fp32: the kernel has no half precision on CPUs."""
         vertical, horizontal, modulation = self.offset(x).float().chunk(3, dim=1)
-        out = deform_conv2d(
+        out: Tensor = deform_conv2d(
             x.float(),
             torch.cat([vertical, horizontal], dim=1),
             self.weight.float(),

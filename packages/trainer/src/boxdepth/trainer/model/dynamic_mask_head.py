@@ -60,8 +60,8 @@ def split_params(
     shapes = spec.layer_shapes
     weight_sizes = [out * inputs for out, inputs in shapes]
     bias_sizes = [out for out, _ in shapes]
-    parts = params.split([*weight_sizes, *bias_sizes], dim=1)
-    weights = [part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=False)]
+    parts = torch.split(params, [*weight_sizes, *bias_sizes], dim=1)
+    weights = [torch.unflatten(part, 1, shape) for part, shape in zip(parts, shapes, strict=False)]
     return weights, list(parts[len(shapes) :])
 
 
@@ -83,7 +83,7 @@ def mask_outputs(
             hidden = torch.baddbmm(bias[:, :, None], weight, hidden.relu_())
         weight, bias = torch.cat(weights[last:], dim=1), torch.cat(biases[last:], dim=1)
         out = torch.baddbmm(bias[:, :, None], weight, hidden.relu_())
-        out = out[order.argsort()].unflatten(2, mask_features.shape[-2:])
+        out = torch.unflatten(out[order.argsort()], 2, mask_features.shape[-2:])
         return _upsampled(out, spec)
 
 
@@ -125,6 +125,8 @@ def _first_layer(
     counts = torch.bincount(positives.image_index, minlength=len(features)).tolist()
     parts = [
         torch.addmm(b.flatten()[:, None], w.flatten(0, 1), feature)
-        for feature, w, b in zip(features, weight.split(counts), bias.split(counts), strict=True)
+        for feature, w, b in zip(
+            features, torch.split(weight, counts), torch.split(bias, counts), strict=True
+        )
     ]
-    return torch.cat(parts).unflatten(0, (-1, weight.shape[1]))
+    return torch.unflatten(torch.cat(parts), 0, (-1, weight.shape[1]))

@@ -1,9 +1,9 @@
 """What a tensor is called elsewhere, and here."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-ADELAIDET_HEADS = (
+ADELAIDET_HEADS: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
     (r"backbone\.fpn_lateral([345])\.", lambda m: f"fpn.lateral.{int(m[1]) - 3}."),
     (r"backbone\.fpn_output([345])\.", lambda m: f"fpn.output.{int(m[1]) - 3}."),
     (r"backbone\.top_block\.(p[67])\.", lambda m: f"fpn.{m[1]}."),

@@ -196,7 +196,7 @@ def _rows_without_depth(spec: MaskHeadSpec) -> Tensor:
     shapes = spec.layer_shapes
     sizes = [out * inputs for out, inputs in shapes] + [out for out, _ in shapes]
     depth_layer = len(shapes) - 2
-    parts = torch.arange(sum(sizes)).split(sizes)
+    parts = torch.split(torch.arange(sum(sizes)), sizes)
     return torch.cat([part for i, part in enumerate(parts) if i % len(shapes) != depth_layer])
 
 
