@@ -266,7 +266,9 @@ def test_a_large_list_comes_in_pieces_and_nothing_is_lost() -> None:
     text = json.dumps(items).encode()
     pieces = list(split_array(text, name="list", piece=1000))
     assert len(pieces) > 50
-    assert [item for piece in pieces for item in json.loads(piece)] == items
+    assert [item for piece in pieces for item in json.loads(piece.text)] == items
+    for piece in pieces[:-1]:
+        assert piece.found == skeleton(piece.text[:-1])
 
 
 # --- annotations and masks ------------------------------------------------------------------------

@@ -58,6 +58,18 @@ class Skeleton:
     complete: bool
 
 
+# The outermost bracket of a piece, which stands before its elements.
+_START = Skeleton(depth=1, max_depth=1, keys=0, memory=_BYTES_PER_CONTAINER, complete=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """Part of an array, as an array; `found` is its skeleton where that is known already."""
+
+    text: bytes
+    found: Skeleton | None
+
+
 def skeleton(text: bytes, *, in_string: bool = False) -> Skeleton:
     """Brackets, keys and strings of a piece of JSON, without parsing it.
 
@@ -101,14 +113,14 @@ def read_text(path: Path, limits: JsonLimits) -> bytes:
 
 
 def parse(
-    text: bytes, *, name: str, limits: JsonLimits = JsonLimits(), base_depth: int = 0
+    text: bytes, *, name: str, limits: JsonLimits = JsonLimits(), found: Skeleton | None = None
 ) -> object:
     """One JSON value of `text`; raises `DataError` for NaN, doubled keys, depth and size."""
-    found = skeleton(text)
-    if base_depth + found.max_depth > limits.max_depth:
+    found = found or skeleton(text)
+    if found.max_depth > limits.max_depth:
         raise DataError(
-            f"{name}: brackets nest {base_depth + found.max_depth} deep, "
-            f"expected at most {limits.max_depth}. This is no COCO file."
+            f"{name}: brackets nest {found.max_depth} deep, expected at most {limits.max_depth}. "
+            "This is no COCO file."
         )
     if found.memory > limits.max_memory:
         raise DataError(
@@ -134,38 +146,49 @@ def load_json(path: Path, *, limits: JsonLimits = JsonLimits()) -> object:
     return parse(read_text(path, limits), name=str(path), limits=limits)
 
 
-def split_array(text: bytes, *, name: str, piece: int = 2 * 1024**2) -> Iterator[bytes]:
-    """A top-level array of objects as pieces `[{...},...]` of about `piece` bytes each.
+def split_array(text: bytes, *, name: str, piece: int = 2 * 1024**2) -> Iterator[Piece]:
+    """A top-level array of objects as arrays of about `piece` bytes each.
 
     Cuts only between two elements: at a comma outside strings with nothing but the outermost
     bracket open. A text this cannot cut comes out whole, for the parser to say what is wrong.
     """
     start, end = 1, len(text) - 1
     if text[:1] != b"[" or text[-1:] != b"]" or end - start <= piece:
-        yield text
+        yield Piece(text=text, found=None)
         return
     while start < end:
-        stop = _next_cut(text, start, end, piece)
+        stop, found = _next_cut(text, start, end, piece)
         elements = text[start:stop]
         if not elements.strip(b" \t\r\n"):
             raise DataError(f"{name}: not valid JSON: a comma before the last bracket.")
-        yield b"[" + elements + b"]"
+        yield Piece(text=b"[" + elements + b"]", found=found)
         start = stop + 1
 
 
-def _next_cut(text: bytes, start: int, end: int, piece: int) -> int:
+def _next_cut(text: bytes, start: int, end: int, piece: int) -> tuple[int, Skeleton | None]:
     """The first comma between two elements at least `piece` bytes on, or the end."""
-    seen, depth, in_string = start, 0, False
-    candidate, tries = text.find(b"},", start + piece, end), 0
+    seen, parts, tries = start, [_START], 0
+    candidate = text.find(b"},", start + piece, end)
     while candidate >= 0:
-        part = skeleton(text[seen : candidate + 1], in_string=in_string)
-        seen, depth, in_string = candidate + 1, depth + part.depth, not part.complete
-        if depth == 0 and not in_string:
-            return candidate + 1
+        parts.append(_continued(parts[-1], text[seen : candidate + 1]))
+        seen = candidate + 1
+        if parts[-1].depth == 1 and parts[-1].complete:
+            return seen, parts[-1]
         tries += 1  # a text without a place to cut must not be searched comma by comma
         step = 1 if tries < _NEAR_TRIES else max(piece // _NEAR_TRIES, 1)
         candidate = text.find(b"},", candidate + step, end)
-    return end
+    return end, None
+
+
+def _continued(before: Skeleton, text: bytes) -> Skeleton:
+    part = skeleton(text, in_string=not before.complete)
+    return Skeleton(
+        depth=before.depth + part.depth,
+        max_depth=max(before.max_depth, before.depth + part.max_depth),
+        keys=before.keys + part.keys,
+        memory=before.memory + part.memory,
+        complete=part.complete,
+    )
 
 
 def count_keys(value: object) -> int:
@@ -173,12 +196,10 @@ def count_keys(value: object) -> int:
     total, level = 0, [value]
     while level:
         objects = [item for item in level if type(item) is dict]
+        lists = [item for item in level if type(item) is list]
         total += sum(map(len, objects))
-        inner = [v for item in objects for v in item.values() if type(v) in _CONTAINERS]
-        for item in level:
-            if type(item) is list:
-                inner.extend(v for v in item if type(v) in _CONTAINERS)
-        level = inner
+        level = [v for item in objects for v in item.values() if type(v) in _CONTAINERS]
+        level += [v for item in lists for v in item if type(v) in _CONTAINERS]
     return total
 
 

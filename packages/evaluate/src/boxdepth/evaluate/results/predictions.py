@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float64, Int64
 
 from boxdepth.evaluate.results import records
 from boxdepth.evaluate.results.annotations import GroundTruth
-from boxdepth.evaluate.results.json_document import JsonLimits, parse, read_text, split_array
+from boxdepth.evaluate.results.json_document import JsonLimits, Piece, parse, read_text, split_array
 from boxdepth.evaluate.results.masks import MaskTable, concatenate, read_masks
 from boxdepth.evaluate.results.problems import DataError, Problems, quoted
 from boxdepth.evaluate.results.workers import Workers
@@ -98,7 +98,7 @@ def read_predictions(
 
 def _pieces(
     predictions: Path | Sequence[object], source: str, limits: JsonLimits
-) -> Iterator[bytes | Sequence[object]]:
+) -> Iterator[Piece | Sequence[object]]:
     if not isinstance(predictions, Path):
         yield predictions
         return
@@ -123,11 +123,12 @@ class _Reader:
     with_masks: bool
     limits: JsonLimits
 
-    def __call__(self, piece: bytes | Sequence[object]) -> tuple[Predictions, Problems]:
+    def __call__(self, piece: Piece | Sequence[object]) -> tuple[Predictions, Problems]:
         problems = Problems(source=self.source)
-        value = piece
-        if isinstance(piece, bytes):
-            value = cast(list[object], parse(piece, name=self.source, limits=self.limits))
+        value: Sequence[object] = [] if isinstance(piece, Piece) else piece
+        if isinstance(piece, Piece):
+            parsed = parse(piece.text, name=self.source, limits=self.limits, found=piece.found)
+            value = cast(list[object], parsed)
         rows = records.only_objects(value, name=lambda i: f"result {i}", problems=problems)
         return self._columns(rows, problems), problems
 
@@ -191,6 +192,8 @@ def _known(
 ) -> Int64[np.ndarray, " n"]:
     values = records.integers(rows, key, name=name, problems=problems)
     place, found = records.positions(values, ids)
+    if found.all():
+        return place
     valid = np.array([records.is_whole(row.get(key)) for row in rows], dtype=bool)
     unknown = np.unique(values[~found & valid])
     if len(unknown):
