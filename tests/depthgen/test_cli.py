@@ -234,6 +234,22 @@ def test_terminated_it_exits_143_and_goes_on_to_identical_bytes(
     assert tree(tmp_path / "s.zarr") == whole
 
 
+def test_ctrl_c_exits_130_and_says_what_is_kept(
+    arguments: list[object],
+    depthgen: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from boxdepth.depthgen.generate import units
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(units, "predict_depth", interrupt)
+    assert depthgen(*arguments) == 130
+    assert "error: interrupted; what is finished stays" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_second_writer_exits_75(
     arguments: list[object],

@@ -14,6 +14,8 @@ from boxdepth.depthgen.cli.app import app, console, is_verbose
 from boxdepth.depthgen.store.errors import DepthgenError
 
 BUG, DATA, MISSING, ENVIRONMENT = 1, 3, 5, 6
+INTERRUPTED, TERMINATED = 130, 143
+_STOPPED = "{}; what is finished stays, repeat the command to go on"
 _ENVIRONMENT_ERRORS = {
     errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EMFILE,
 }  # fmt: skip
@@ -36,9 +38,11 @@ def main() -> NoReturn:
 
 def _run() -> int:
     try:
-        return int(app(standalone_mode=False) or 0)
-    except typer.Abort:
-        return 130
+        code = int(app(standalone_mode=False) or 0)
+        # typer swallows Ctrl-C and leaves its exit code.
+        return _fail(_STOPPED.format("interrupted"), code) if code == INTERRUPTED else code
+    except (typer.Abort, KeyboardInterrupt):
+        return _fail(_STOPPED.format("interrupted"), INTERRUPTED)
     except _ClickException as error:
         error.show()  # type: ignore[attr-defined]
         return int(error.exit_code)  # type: ignore[attr-defined]
@@ -51,10 +55,8 @@ def _run() -> int:
     except OSError as error:
         known = error.errno in _ENVIRONMENT_ERRORS
         return _fail(error, ENVIRONMENT if known else DATA)
-    except KeyboardInterrupt:
-        return _fail("interrupted; what is finished stays, repeat the command to go on", 130)
     except _Terminated:
-        return _fail("terminated; what is finished stays, repeat the command to go on", 143)
+        return _fail(_STOPPED.format("terminated"), TERMINATED)
     except Exception as error:
         report = "This is a bug of ours: please report it with the output of the command under -v."
         return _fail(f"{type(error).__name__}: {error}. {report}", BUG)

@@ -10,6 +10,8 @@ from boxdepth.depthgen.cli.app import Json, app, emit, say, warn
 from boxdepth.depthgen.cli.progress import show_progress
 from boxdepth.depthgen.models import DEFAULT_MODEL
 from boxdepth.depthgen.store.errors import ConfigError
+from boxdepth.depthgen.store.lock import refuse_if_busy
+from boxdepth.depthgen.store.schema import LOCK
 
 if TYPE_CHECKING:
     from boxdepth.depthgen.datasets.records import Dataset
@@ -56,6 +58,7 @@ def run(
     """
     path = _store_path(store, dataset.value, split or _DEFAULT_SPLITS[dataset.value])
     grid = parse_size(depth_grid, option="--depth-grid") if depth_grid else None
+    refuse_if_busy(path / LOCK)
     data = _read(
         dataset.value,
         data_root=data_root,

@@ -36,6 +36,26 @@ def hold_lock(path: Path, *, patience: float = _PATIENCE_SECONDS) -> Iterator[No
         os.close(descriptor)
 
 
+def refuse_if_busy(path: Path) -> None:
+    """Look at a lock file early, so that nobody waits for a model only to be turned away.
+
+    Raises:
+        StoreBusyError: A living process of this host holds it.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(descriptor, 4096, 0).decode(errors="replace").split()
+        if _alive(holder):
+            raise StoreBusyError(_busy_message(path, holder)) from None
+    finally:
+        os.close(descriptor)
+
+
 def _acquire(descriptor: int, path: Path, *, patience: float) -> None:
     deadline = time.monotonic() + patience
     while True:
