@@ -112,7 +112,7 @@ def score(plan: Plan) -> tuple[Stage, dict[str, Any]]:
     return call(
         "Score",
         *("evaluate", "ap", "--predictions", str(plan.predictions)),
-        *("--annotations", str(plan.annotations), "--per-class", "--json"),
+        *("--annotations", str(plan.annotations), "--json"),
     )
 
 
