@@ -4,6 +4,7 @@ import errno
 import signal
 import sys
 import traceback
+from concurrent.futures.process import BrokenProcessPool
 from types import FrameType
 from typing import NoReturn
 
@@ -52,6 +53,8 @@ def _run() -> int:
         return _fail(error, error.exit_code)
     except ImportError as error:
         return _fail(f"{error}. Install what is missing, e.g. pip install {error.name}", MISSING)
+    except BrokenProcessPool:
+        return _fail("a worker process was killed, out of memory? Try --workers 1.", ENVIRONMENT)
     except MemoryError:
         return _fail("out of memory. Split the files, or run on a larger machine.", ENVIRONMENT)
     except OSError as error:

@@ -76,4 +76,11 @@ def worker_count(wanted: int, *files: Path) -> int:
     if wanted:
         return wanted
     size = sum(file.stat().st_size for file in files if file.is_file())
-    return max(1, min(size // _WORTH_A_WORKER, _MOST, len(os.sched_getaffinity(0))))
+    return max(1, min(size // _WORTH_A_WORKER, _MOST, _cores()))
+
+
+def _cores() -> int:
+    """Cores this process may use, as far as the system tells."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
