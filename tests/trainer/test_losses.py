@@ -15,7 +15,7 @@ from boxdepth.trainer.losses.depth import depth_loss
 from boxdepth.trainer.losses.dice import dice_losses
 from boxdepth.trainer.losses.focal import sigmoid_focal_sum
 from boxdepth.trainer.losses.iou import box_losses, smoothed_ious
-from boxdepth.trainer.losses.pairwise import disagreement, pairwise_sums
+from boxdepth.trainer.losses.pairwise import disagreement, pairwise_sums, sums_over_shifts
 from boxdepth.trainer.losses.projection import projection_losses
 from boxdepth.trainer.losses.quality import quality_sum
 
@@ -122,16 +122,37 @@ def test_pairwise_sums_equal_the_slow_loop(seed: int, window: tuple[int, int]) -
         assert int(numbers[i]) == counted[box].sum()
 
 
-def test_pairwise_gradient_is_the_numeric_one() -> None:
+@pytest.mark.parametrize("form", ["list", "shifts"])
+def test_pairwise_gradient_is_the_numeric_one(form: str) -> None:
     random = np.random.default_rng(3)
     counted = torch.from_numpy(random.random((2, 8, 4, 5)) < 0.5)
     logits = torch.from_numpy(random.normal(size=(3, 1, 4, 5))).requires_grad_()
     index = torch.tensor([1, 0, 1])
 
     def sums(z: Tensor) -> Tensor:
+        if form == "shifts":
+            return sums_over_shifts(z, counted, index, neighbour_offsets(3, 1))
         return pairwise_sums(z, counted, index, dilation=1)[0]
 
     assert torch.autograd.gradcheck(sums, (logits,), atol=1e-6)
+
+
+def test_pairs_by_list_and_by_shifts_are_one_number() -> None:
+    """The form for CPUs and the one for accelerators."""
+    random = np.random.default_rng(5)
+    counted = torch.from_numpy(random.random((3, 8, 9, 7)) < 0.3)
+    index = torch.tensor([0, 2, 2, 1])
+    both = []
+    for form in (
+        lambda z: pairwise_sums(z, counted, index)[0],
+        lambda z: sums_over_shifts(z, counted, index, neighbour_offsets(3, 2)),
+    ):
+        torch.manual_seed(0)
+        logits = (5 * torch.randn(4, 1, 9, 7)).requires_grad_()
+        sums = form(logits)
+        sums.sum().backward()
+        both.append((sums.detach(), logits.grad))
+    torch.testing.assert_close(both[0], both[1])
 
 
 def test_saturated_logits_cost_no_precision() -> None:

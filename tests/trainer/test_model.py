@@ -9,7 +9,13 @@ from boxdepth.trainer.build import build_model
 from boxdepth.trainer.model.backbone import Backbone, build_backbone
 from boxdepth.trainer.model.condinst import CondInst
 from boxdepth.trainer.model.deformable import ModulatedDeformConv
-from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec, mask_outputs, split_params
+from boxdepth.trainer.model.dynamic_mask_head import (
+    MaskHeadSpec,
+    _all_images_at_once,
+    _image_by_image,
+    mask_outputs,
+    split_params,
+)
 from boxdepth.trainer.structures import Positives
 
 TINY = config.Model(
@@ -114,6 +120,17 @@ def test_positives_of_mixed_images_see_their_own_features() -> None:
             spec,
         )
         torch.testing.assert_close(together.logits[i], alone.logits[0], atol=1e-4, rtol=1e-4)
+
+
+def test_images_one_by_one_and_all_at_once_are_one_layer() -> None:
+    """The form for CPUs and the one for accelerators."""
+    torch.manual_seed(0)
+    features, image_index = torch.randn(3, 5, 12), torch.tensor([0, 0, 2])
+    weight, bias = torch.randn(3, 4, 5), torch.randn(3, 4)
+    torch.testing.assert_close(
+        _image_by_image(features, image_index, weight, bias),
+        _all_images_at_once(features, image_index, weight, bias),
+    )
 
 
 def test_no_positives_give_no_masks_and_keep_the_graph() -> None:

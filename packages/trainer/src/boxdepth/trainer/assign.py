@@ -135,17 +135,22 @@ def flatten_levels(maps: Sequence[Float[Tensor, "b c _ _"]]) -> Float[Tensor, "r
 def gather_rows(
     maps: Sequence[Float[Tensor, "b c _ _"]], rows: Int64[Tensor, " p"], level: Int64[Tensor, " p"]
 ) -> Float[Tensor, "p c"]:
-    """`flatten_levels` at ``rows`` (each of the given level) without flattening wide maps."""
-    order = level.argsort(stable=True)
-    sorted_rows, sorted_level = rows[order], level[order]
-    parts, start = [], 0
+    """`flatten_levels` at ``rows`` (each of the given level) without flattening wide maps.
+
+    Every level is asked for all rows, those of other levels at its first cell: a few reads more,
+    but no sizes that an accelerator would have to wait for.
+    """
+    out = maps[0].new_zeros(len(rows), maps[0].shape[1])
+    start = 0
     for number, feature in enumerate(maps):
         height, width = feature.shape[-2:]
-        own = sorted_rows[sorted_level == number] - start
-        image, cell = own // (height * width), own % (height * width)
-        parts.append(feature[image, :, cell // width, cell % width])
+        own = level == number
+        local = torch.where(own, rows - start, 0)
+        image, cell = local // (height * width), local % (height * width)
+        values = feature[image, :, cell // width, cell % width]
+        out = torch.where(own[:, None], values, out)
         start += feature.shape[0] * height * width
-    return torch.cat(parts)[order.argsort()]
+    return out
 
 
 def select_positives(
@@ -212,9 +217,9 @@ def best_of_each_box(
 ) -> Int64[Tensor, " s"]:
     """Indices of the locations that BoxInst keeps, by box; a cut box's by score, else as given."""
     position = torch.arange(len(scores), device=scores.device)
-    count = torch.bincount(box_index, minlength=num_boxes)
+    count = _counted(box_index, num_boxes)
     image_of_box = torch.zeros_like(count).index_copy_(0, box_index, image_index)
-    images = torch.bincount(image_of_box[count > 0], minlength=num_boxes)
+    images = torch.zeros_like(count).index_add_(0, image_of_box, (count > 0).to(count.dtype))
     limit = (per_image // images[image_of_box].clamp(min=1)).clamp(min=1)
     by_score = _grouped(box_index, scores.argsort(descending=True, stable=True))
     rank = torch.empty_like(position)
@@ -223,6 +228,11 @@ def best_of_each_box(
     cut = (count > limit)[box_index]
     order = _grouped(box_index, torch.where(cut, rank, position).argsort(stable=True))
     return order[rank[order] < limit[box_index[order]]]
+
+
+def _counted(index: Int64[Tensor, " p"], size: int) -> Int64[Tensor, " size"]:
+    """bincount, without waiting for the largest index."""
+    return index.new_zeros(size).index_add_(0, index, torch.ones_like(index))
 
 
 def _grouped(group: Int64[Tensor, " p"], order: Int64[Tensor, " p"]) -> Int64[Tensor, " p"]:

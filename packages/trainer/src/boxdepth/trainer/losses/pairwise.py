@@ -2,20 +2,22 @@
 
 ell(p, q) = -log(m_p m_q + (1 - m_p)(1 - m_q)) with m = sigmoid(z), which equals
 softplus(z_p) + softplus(z_q) - softplus(z_p + z_q).  Three things make it cheap: ell is symmetric,
-so that two opposite neighbours are one pair with the sum of their weights; only pairs that count
-are looked at, which are a few percent; and its gradient sigmoid(z_p) - sigmoid(z_p + z_q) comes
-with it, so that the backward pass is one product.
+so that two opposite neighbours are one pair with the sum of their weights; on a CPU only the pairs
+that count are looked at, which are a few percent (an accelerator would have to wait for their
+number: there all are, shift by shift); and the gradient sigmoid(z_p) - sigmoid(z_p + z_q) comes
+with the value, so that the backward pass is one product.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from boxdepth.trainer.geometry.neighbours import neighbour_offsets, overlap
+from boxdepth.trainer.geometry.neighbours import Offset, neighbour_offsets, overlap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,11 +48,27 @@ def pairwise_sums(
         box_index: box of each mask.
     """
     numbers = counted.flatten(1).sum(dim=1)[box_index].to(logits.dtype)
-    pairs = pairs_of_masks(counted, box_index, kernel_size=kernel_size, dilation=dilation)
-    sums: Tensor = _PairSums.apply(
-        logits, pairs.mask, pairs.first, pairs.second, pairs.weight.to(logits.dtype)
-    )
+    offsets = neighbour_offsets(kernel_size, dilation)
+    if logits.device.type == "cpu":
+        pairs = pairs_of_masks(counted, box_index, offsets)
+        sums: Tensor = _SumsOverList.apply(
+            logits, pairs.mask, pairs.first, pairs.second, pairs.weight.to(logits.dtype)
+        )
+    else:
+        sums = sums_over_shifts(logits, counted, box_index, offsets)
     return sums, numbers
+
+
+def sums_over_shifts(
+    logits: Float[Tensor, "p 1 hm wm"],
+    counted: Bool[Tensor, "m k hm wm"],
+    box_index: Int64[Tensor, " p"],
+    offsets: Sequence[Offset],
+) -> Float[Tensor, " p"]:
+    """Sum of ell over the counted pairs of every mask, all cells at once, shift by shift."""
+    half = tuple(offsets[len(offsets) // 2 :])
+    sums: Tensor = _SumsOverShifts.apply(logits, folded(counted, offsets), box_index, half)
+    return sums
 
 
 def disagreement(z: Tensor, other: Tensor) -> Tensor:
@@ -66,21 +84,17 @@ def _tail(z: Tensor) -> Tensor:
 
 
 def pairs_of_masks(
-    counted: Bool[Tensor, "m k hm wm"],
-    box_index: Int64[Tensor, " p"],
-    *,
-    kernel_size: int,
-    dilation: int,
+    counted: Bool[Tensor, "m k hm wm"], box_index: Int64[Tensor, " p"], offsets: Sequence[Offset]
 ) -> Pairs:
     """The pairs of every mask: those of its box, which several masks share."""
     height, width = counted.shape[-2:]
-    folded, steps = _folded(counted, kernel_size, dilation)
-    weights = folded.flatten()
+    cells, half = height * width, len(offsets) // 2
+    weights = folded(counted, offsets).flatten()
     found = weights.nonzero()[:, 0]
-    cells = height * width
-    box = found // (len(steps) * cells)
+    box = found // (half * cells)
     cell = found % cells
-    step = steps[found // cells % len(steps)]
+    steps = box_index.new_tensor([dy * width + dx for dy, dx in offsets[half:]])
+    step = steps[found // cells % half]
     per_box = torch.bincount(box, minlength=len(counted))
     start = per_box.cumsum(0) - per_box
     per_mask = per_box[box_index]
@@ -93,24 +107,22 @@ def pairs_of_masks(
     )
 
 
-def _folded(
-    counted: Bool[Tensor, "m k hm wm"], kernel_size: int, dilation: int
-) -> tuple[Tensor, Int64[Tensor, " half"]]:
-    """How many of a pair's two cells count it [m k/2 hm wm], and the step to the other cell."""
-    offsets = neighbour_offsets(kernel_size, dilation)
+def folded(
+    counted: Bool[Tensor, "m k hm wm"], offsets: Sequence[Offset]
+) -> UInt8[Tensor, "m half hm wm"]:
+    """How many of a pair's two cells count it; 0 where the second lies outside the map."""
     half = len(offsets) // 2
     height, width = counted.shape[-2:]
-    folded = counted.new_zeros((len(counted), half, height, width), dtype=torch.uint8)
+    both = counted.new_zeros((len(counted), half, height, width), dtype=torch.uint8)
     for number, offset in enumerate(offsets[half:]):
         here, there = overlap(height, width, offset)
-        folded[:, number, *here] = counted[:, half + number, *here].to(torch.uint8)
-        folded[:, number, *here] += counted[:, half - 1 - number, *there]
-    steps = torch.tensor([dy * width + dx for dy, dx in offsets[half:]], device=counted.device)
-    return folded, steps
+        both[:, number, *here] = counted[:, half + number, *here].to(torch.uint8)
+        both[:, number, *here] += counted[:, half - 1 - number, *there]
+    return both
 
 
-class _PairSums(torch.autograd.Function):
-    """Weighted sum of ell over the pairs of every mask; the gradient is made on the way."""
+class _SumsOverList(torch.autograd.Function):
+    """Weighted sum of ell over the listed pairs; the gradient is made on the way."""
 
     @staticmethod
     def forward(
@@ -133,3 +145,36 @@ class _PairSums(torch.autograd.Function):
     def backward(ctx: Any, grad_sums: Tensor) -> tuple[Tensor, None, None, None, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * grad_sums[:, None, None, None], None, None, None, None
+
+
+class _SumsOverShifts(torch.autograd.Function):
+    """The same over all cells and one shift after the other."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        logits: Tensor,
+        weights: Tensor,
+        box_index: Tensor,
+        offsets: tuple[Offset, ...],
+    ) -> Tensor:
+        maps = logits[:, 0]
+        scores = maps.sigmoid()
+        sums = logits.new_zeros(len(logits))
+        gradient = torch.zeros_like(maps)
+        for number, offset in enumerate(offsets):
+            here, there = overlap(maps.shape[1], maps.shape[2], offset)
+            weight = weights[:, number, *here][box_index].to(logits.dtype)
+            z, other = maps[:, *here], maps[:, *there]
+            sums += (weight * disagreement(z, other)).sum(dim=(1, 2))
+            both = (z + other).sigmoid_()
+            gradient[:, *here] += weight * (scores[:, *here] - both)
+            gradient[:, *there] += weight * (scores[:, *there] - both)
+        ctx.save_for_backward(gradient[:, None])
+        return sums
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_sums: Tensor) -> tuple[Tensor, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * grad_sums[:, None, None, None], None, None, None

@@ -122,7 +122,19 @@ def _first_layer(
             device=mask_features.device,
         ).T
         features = torch.cat([pixels.expand(len(features), -1, -1), features], dim=1)
-    counts = torch.bincount(positives.image_index, minlength=len(features)).tolist()
+    if weight.device.type == "cpu":
+        return _image_by_image(features, positives.image_index, weight, bias)
+    return _all_images_at_once(features, positives.image_index[order], weight, bias)
+
+
+def _image_by_image(
+    features: Float[Tensor, "b i hw"],
+    image_index: Int64[Tensor, " p"],
+    weight: Float[Tensor, "p o i"],
+    bias: Float[Tensor, "p o"],
+) -> Float[Tensor, "p o hw"]:
+    """One product for each image, rows sorted by image."""
+    counts = torch.bincount(image_index, minlength=len(features)).tolist()
     parts = [
         torch.addmm(b.flatten()[:, None], w.flatten(0, 1), feature)
         for feature, w, b in zip(
@@ -130,3 +142,18 @@ def _first_layer(
         )
     ]
     return torch.unflatten(torch.cat(parts), 0, (-1, weight.shape[1]))
+
+
+def _all_images_at_once(
+    features: Float[Tensor, "b i hw"],
+    image_index: Int64[Tensor, " p"],
+    weight: Float[Tensor, "p o i"],
+    bias: Float[Tensor, "p o"],
+) -> Float[Tensor, "p o hw"]:
+    """One product with zeros for the other images: no row count that must be waited for."""
+    own = image_index[:, None] == torch.arange(len(features), device=features.device)
+    spread = weight[:, :, None, :] * own[:, None, :, None]
+    out = torch.addmm(
+        bias.flatten()[:, None], spread.flatten(2).flatten(0, 1), features.flatten(0, 1)
+    )
+    return torch.unflatten(out, 0, (-1, weight.shape[1]))
