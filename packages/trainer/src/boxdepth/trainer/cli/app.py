@@ -32,10 +32,11 @@ Device = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout.")]
 
 
-def _print_version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> bool:
     if wanted:
         typer.echo(f"trainer {version('boxdepth-trainer')}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

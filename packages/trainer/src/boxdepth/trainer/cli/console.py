@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from types import TracebackType
-from typing import Self, final
+from typing import final
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -41,7 +41,7 @@ class RunDisplay:
         self._task = self._bar.add_task(name, total=stop, completed=start, speed="")
         self._live = Live(console=console, refresh_per_second=4, transient=True) if live else None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "RunDisplay":
         if self._live is not None:
             self._live.start()
         return self

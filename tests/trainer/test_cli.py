@@ -1,0 +1,270 @@
+"""The command as a person uses it: what it writes, what it says, and how it ends."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from boxdepth.trainer.cli.main import _run
+from boxdepth.trainer.engine.log import read_metrics
+
+
+@pytest.fixture
+def trainer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    """Run the command in this process: exit code, stdout, stderr on one line."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["trainer", *map(str, arguments)])
+        code = _run()
+        said = capsys.readouterr()
+        return code, said.out, " ".join(said.err.split())
+
+    return run
+
+
+@pytest.fixture
+def fit(trainer, make_store, tiny_settings: tuple[str, ...]):
+    """`trainer fit` of a tiny run on small stores."""
+    train = make_store("train", masks=True).path
+    val = make_store("val", sizes=[(64, 96), (50, 70)], masks=True).path
+    chosen = [part for setting in tiny_settings for part in ("--set", setting)]
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        stores = ("--train", train, "--val", val)
+        return trainer("fit", "scenes_tiny", *stores, *chosen, *arguments)
+
+    return run
+
+
+def test_fit_leaves_a_whole_run_folder_and_says_where(fit) -> None:
+    code, out, said = fit("--out", "run", "--json")
+    assert code == 0, said
+    result = json.loads(out.splitlines()[-1])
+    assert result.keys() == {"run", "iterations", "images_seen", "seconds", "losses", "ap"}
+    assert (result["run"], result["iterations"], result["images_seen"]) == ("run", 6, 12)
+    assert result["ap"]["segm"].keys() >= {"ap", "ap50"}
+    names = {path.name for path in Path("run").iterdir()}
+    assert names >= {
+        "config.json", "run.json", "metrics.jsonl", "checkpoints", "latest", "best",
+        "predictions.json", "report.json",
+    }  # fmt: skip
+    about = json.loads(Path("run/run.json").read_text())
+    assert about["command"].startswith("trainer fit scenes_tiny")
+    assert about["data"]["train_fingerprint"]
+    assert about["versions"]["torch"]
+    assert [row["iteration"] for row in read_metrics(Path("run")) if "losses" in row] == [
+        *range(1, 7)
+    ]
+    assert len(list(Path("run/checkpoints").iterdir())) <= 3
+    assert "12" in said
+    assert "trainer predict run" in said
+
+
+def test_a_checkpoint_tells_nothing_of_this_machine(fit, tmp_path: Path) -> None:
+    fit("--out", "run")
+    for path in Path("run/checkpoints").glob("*/run.json"):
+        assert str(tmp_path) not in path.read_text()
+
+
+def test_fit_does_not_overwrite_and_resume_finds_nothing_left(fit) -> None:
+    fit("--out", "run", "--max-iterations", 2)
+    code, _, said = fit("--out", "run")
+    assert code == 2
+    assert "run holds a run already: --resume goes on with it, --overwrite replaces it" in said
+    code, out, _ = fit("--out", "run", "--resume", "--json")
+    assert (code, json.loads(out.splitlines()[-1])["iterations"]) == (0, 6)
+    code, _, said = fit("--out", "run", "--resume")
+    assert code == 0
+    assert "nothing left to train" in said
+    code, _, said = fit("--out", "run", "--overwrite", "--max-iterations", 1)
+    assert code == 0
+    assert len(list(Path("run/checkpoints").iterdir())) == 1
+
+
+def test_resume_takes_the_runs_own_settings_and_refuses_others(fit, trainer) -> None:
+    fit("--out", "run", "--max-iterations", 2)
+    code, _, said = trainer("fit", "--resume", "--out", "run", "--set", "optimizer.momentum=0.5")
+    assert code == 2
+    assert "optimizer.momentum: 0.9 then, 0.5 now" in said
+    code, _, said = trainer("fit", "--resume", "--out", "run")
+    assert code == 0, said
+
+
+def test_a_dry_run_writes_nothing(fit) -> None:
+    code, out, said = fit("--out", "run", "--dry-run", "--json")
+    assert code == 0
+    assert not Path("run").exists()
+    assert json.loads(out)["parameters"] > 0
+    assert "nothing was written" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["fit", "scenes_tin"], 2, "no preset 'scenes_tin'; did you mean 'scenes_tiny'?"),
+        (["fit", "scenes_tiny", "--set", "optimizer.lr=1"], 2, "mean 'optimizer.learning_rate'?"),
+        (["fit", "scenes_tiny", "--train", "no.zarr"], 3, "no.zarr: no such store"),
+        (["fit", "scenes_tiny", "--config", "no.json"], 2, "give a preset or --config, not both"),
+        (["fit", "--config", "no.json"], 2, "no.json: cannot read the config"),
+        (["fit", "scenes_tiny", "--nonsense"], 2, "No such option"),
+        (["fit", "scenes_tiny", "--resume", "--overwrite"], 2, "exclude each other"),
+        (["predict", "nowhere", "a.jpg"], 3, "a.jpg: no such image or folder"),
+        (["predict", "."], 2, "nothing to predict on"),
+        (["check-data", "nowhere.zarr"], 3, "nowhere.zarr: no such store"),
+        (["summary", "."], 3, "no metrics.jsonl"),
+    ],
+)
+def test_a_mistake_is_one_line_with_the_right_code(
+    trainer, arguments: list[str], code: int, words: str
+) -> None:
+    ended, out, said = trainer(*arguments)
+    assert (ended, out) == (code, "")
+    assert words in said
+    assert "Traceback" not in said
+
+
+def test_an_unfinished_store_is_refused(fit, trainer, make_store) -> None:
+    path = make_store("half").path
+    (path / ".boxdepth" / "MANIFEST.json").unlink()
+    code, _, said = trainer("fit", "scenes_tiny", "--train", path, "--out", "run")
+    assert code == 3
+    assert "unfinished" in said
+    assert not Path("run").exists()
+
+
+def test_masks_without_masks_in_the_store_are_refused(trainer, make_store) -> None:
+    path = make_store("boxes").path
+    code, _, said = trainer(
+        "fit", "scenes_tiny", "--train", path, "--set", "data.supervision=masks"
+    )
+    assert code == 3
+    assert "depthgen run --with-masks" in said
+
+
+def test_the_variable_that_opens_pickles_is_refused(
+    trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    code, _, said = trainer("presets")
+    assert code == 2
+    assert "unset it" in said
+
+
+def image_file(path: Path, size: tuple[int, int] = (60, 80)) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def test_predict_writes_coco_results_and_pictures(fit, trainer) -> None:
+    fit("--out", "run", "--set", "inference.score_threshold=0.0", "--max-iterations", 2)
+    Path("photos").mkdir()
+    image_file(Path("photos/a.jpg"))
+    image_file(Path("photos/b.png"), (50, 40))
+    code, out, said = trainer(
+        "predict", "run", "photos", "--out", "p.json", "--overlay", "pictures", "--json"
+    )
+    assert code == 0, said
+    result = json.loads(out)
+    assert (result["images"], result["weights"]) == (2, "student")
+    rows = json.loads(Path("p.json").read_text())
+    assert len(rows) == result["instances"] > 0
+    assert {row["category_id"] for row in rows} <= {3, 9}
+    assert {tuple(row["segmentation"]["size"]) for row in rows} == {(60, 80), (50, 40)}
+    assert {row["file_name"] for row in rows} == {"a.jpg", "b.png"}
+    assert len(list(Path("pictures").glob("*.png"))) == 2
+    code, _, said = trainer("predict", "run", "photos", "--out", "p.json")
+    assert code == 2
+    assert "--overwrite" in said
+    code, _, said = trainer("predict", "run", "photos", "--out", "q.json", "--weights", "teacher")
+    assert code == 3
+    assert "has no teacher" in said
+
+
+def test_predict_in_given_boxes_gives_one_mask_a_box(fit, trainer) -> None:
+    fit("--out", "run", "--max-iterations", 1)
+    image_file(Path("a.jpg"))
+    boxes = [
+        {"id": 7, "image_id": 1, "category_id": 9, "bbox": [5, 5, 30, 40]},
+        {"id": 8, "image_id": 1, "category_id": 3, "bbox": [40, 10, 39, 45]},
+    ]
+    Path("boxes.json").write_text(json.dumps(boxes))
+    code, _, said = trainer("predict", "run", "a.jpg", "--boxes", "boxes.json", "--out", "m.json")
+    assert code == 0, said
+    rows = json.loads(Path("m.json").read_text())
+    assert [(row["id"], row["category_id"]) for row in rows] == [(7, 9), (8, 3)]
+    np.testing.assert_allclose([row["bbox"] for row in rows], [b["bbox"] for b in boxes], atol=1e-3)
+    Path("boxes.json").write_text(json.dumps([{"image_id": 5, "bbox": [0, 0, 1, 1]}]))
+    code, _, said = trainer("predict", "run", "a.jpg", "--boxes", "boxes.json", "--out", "n.json")
+    assert code == 3
+    assert "box 0 is on image 5, which is not given" in said
+
+
+def test_a_truncated_photo_is_named(fit, trainer) -> None:
+    fit("--out", "run", "--max-iterations", 1)
+    whole = image_file(Path("a.jpg")).read_bytes()
+    Path("a.jpg").write_bytes(whole[: len(whole) // 2])
+    code, _, said = trainer("predict", "run", "a.jpg", "--out", "p.json")
+    assert code == 3
+    assert "a.jpg" in said
+    assert not Path("p.json").exists()
+
+
+def test_a_damaged_checkpoint_is_named(fit, trainer) -> None:
+    fit("--out", "run", "--max-iterations", 1)
+    weights = next(Path("run/checkpoints").glob("*/model.safetensors"))
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(bytes(data))
+    code, _, said = trainer("predict", "run", image_file(Path("a.jpg")), "--out", "p.json")
+    assert code == 3
+    assert "damaged" in said
+
+
+def test_init_takes_the_weights_of_another_run(fit) -> None:
+    fit("--out", "first", "--max-iterations", 1)
+    code, _, said = fit("--out", "second", "--init", "first", "--max-iterations", 1)
+    assert code == 0
+    assert "tensors loaded" in said
+
+
+def test_check_data_counts_what_is_left_out(trainer, make_store) -> None:
+    def two_and_nothing(index: int, height: int, width: int) -> np.ndarray:
+        return np.array([[1, 1, 30, 30], [5, 5, 5, 20]], np.float32)
+
+    store = make_store("odd", boxes=two_and_nothing)
+    code, out, said = trainer("check-data", store.path, "--deep", "--json")
+    assert code == 0
+    result = json.loads(out)
+    assert (result["boxes"], result["boxes_used"], result["boxes_empty"]) == (12, 6, 6)
+    assert result["boxes_per_category"] == {"cup": 6, "bowl": 6}
+    assert "without area 6" in said
+
+
+def test_summary_shows_losses_and_ap(fit, trainer) -> None:
+    fit("--out", "run")
+    code, out, said = trainer("summary", "run", "--json")
+    assert code == 0
+    assert "projection" in said
+    assert "mask AP" in said
+    assert json.loads(out)["iterations"] == 6
+
+
+def test_presets_and_schema_are_machine_readable(trainer) -> None:
+    code, out, _ = trainer("presets", "--json")
+    assert code == 0
+    assert {"scenes_tiny", "coco_r50_1x"} <= {row["name"] for row in json.loads(out)["presets"]}
+    code, out, _ = trainer("schema")
+    assert code == 0
+    assert "optimizer" in json.loads(out)["properties"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without CUDA")
+def test_a_device_that_is_not_there_is_named(fit) -> None:
+    code, _, said = fit("--device", "cuda", "--out", "run")
+    assert code == 2
+    assert "no CUDA" in said

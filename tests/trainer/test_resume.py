@@ -1,0 +1,171 @@
+"""A run that was stopped or killed ends exactly as one that was not."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+
+from boxdepth.trainer import assemble
+from boxdepth.trainer.config import RunConfig
+from boxdepth.trainer.engine.checkpoint import Checkpoint, load_newest
+from boxdepth.trainer.engine.distributed import World
+from boxdepth.trainer.engine.log import read_metrics
+from boxdepth.trainer.engine.loop import Progress, Run, restore, run_loop
+from boxdepth.trainer.engine.run_folder import BusyError, lock_run
+from boxdepth.trainer.engine.signals import StopFlag, StoppedError
+from boxdepth.trainer.resolve import apply_overrides
+
+DISTILLED = (
+    "distillation.method=depth_matching",
+    "distillation.start=2",
+    "distillation.teacher_short_side=64",
+)
+
+
+class StopsAfter:
+    """Listens, and sets the flag as a signal would after a number of steps."""
+
+    def __init__(self, step: int | None) -> None:
+        self.step, self.flag = step, StopFlag()
+
+    def on_step(self, step: int) -> None:
+        if step == self.step:
+            self.flag.number = signal.SIGTERM
+
+    def on_report(self, step: int, numbers: Mapping[str, float]) -> None:
+        pass
+
+    def on_note(self, text: str) -> None:
+        pass
+
+
+def go(config: RunConfig, store: Path, folder: Path, *, stop_after: int | None = None) -> None:
+    """Start or resume a run in a folder with everything built anew."""
+    dataset = assemble.training_set(config, store)
+    config = assemble.with_classes(config, 2)
+    learner = assemble.build_learner(config, torch.device("cpu"), World())
+    run = Run(
+        folder=folder,
+        learner=learner,
+        loader=assemble.batch_loader(config, dataset, World()),
+        evaluate=lambda model: None,
+        batch_size=config.data.batch_size,
+        intervals=assemble.intervals(config),
+        about={},
+    )
+    folder.mkdir(exist_ok=True)
+    found = load_newest(run.checkpoints)
+    progress = restore(learner, found[1]) if found else Progress()
+    listener = StopsAfter(stop_after)
+    stop_at = config.schedule.iterations
+    run_loop(run, progress, stop_at=stop_at, stop=listener.flag, listener=listener)
+
+
+def exact(folder: Path) -> list[tuple[int, str, str]]:
+    """Losses of every iteration, as hexadecimal floats."""
+    return [
+        (row["iteration"], name, value.hex())
+        for row in read_metrics(folder)
+        for name, value in row["losses"].items()
+    ]
+
+
+def newest(folder: Path) -> Checkpoint:
+    found = load_newest(folder / "checkpoints")
+    assert found is not None
+    return found[1]
+
+
+def assert_same_end(a: Path, b: Path) -> None:
+    assert exact(a) == exact(b)
+    one, two = newest(a), newest(b)
+    assert one.step == two.step
+    assert all(torch.equal(one.model[k], two.model[k]) for k in one.model)
+    assert (one.teacher is None) == (two.teacher is None)
+    if one.teacher is not None and two.teacher is not None:
+        assert all(torch.equal(one.teacher[k], two.teacher[k]) for k in one.teacher)
+    momenta = [checkpoint.state["optimizer"]["state"] for checkpoint in (one, two)]
+    for key, entry in momenta[0].items():
+        assert torch.equal(entry["momentum_buffer"], momenta[1][key]["momentum_buffer"])
+
+
+@pytest.mark.parametrize("settings", [(), DISTILLED], ids=["student", "distilled"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_stopping_after_every_step_changes_nothing(
+    make_store, tiny_run: RunConfig, tmp_path: Path, settings: tuple[str, ...], workers: int
+) -> None:
+    store = make_store(sizes=[(64, 96), (96, 64), (48, 64), (64, 96), (50, 80)]).path
+    config = apply_overrides(tiny_run, [*settings, "checkpoints.every=100"])
+    go(config, store, tmp_path / "whole")
+    broken = apply_overrides(config, [f"data.workers={workers}"])
+    for step in range(1, 6):
+        with pytest.raises(StoppedError, match=f"SIGTERM after step {step}, saved"):
+            go(broken, store, tmp_path / "broken", stop_after=step)
+    go(broken, store, tmp_path / "broken")
+    assert_same_end(tmp_path / "whole", tmp_path / "broken")
+
+
+def start(folder: Path, arguments: list[str], *extra: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "boxdepth.trainer.cli", "fit", *arguments, *extra]
+    return subprocess.Popen(
+        [*command, "--out", str(folder), "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def until_iteration(process: subprocess.Popen[str], folder: Path, iteration: int) -> None:
+    """Wait until the process has logged an iteration of its own."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if any(row["iteration"] >= iteration for row in read_metrics(folder)):
+            return
+        time.sleep(0.01)
+    pytest.fail(f"no iteration {iteration}: {process.communicate()}")
+
+
+@pytest.mark.slow
+def test_a_kill_and_a_signal_lose_nothing(
+    make_store, tiny_settings: tuple[str, ...], tmp_path: Path
+) -> None:
+    """The line as a cluster treats it: kill -9, resume, SIGTERM, resume; against one whole run."""
+    chosen = [
+        *tiny_settings, "schedule.iterations=60", "checkpoints.every=7", "data.workers=1",
+    ]  # fmt: skip
+    settings = [part for setting in chosen for part in ("--set", setting)]
+    arguments = ["scenes_tiny", "--train", str(make_store().path), *settings]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    reference = start(whole, arguments)
+    killed = start(broken, arguments)
+    until_iteration(killed, broken, 10)
+    killed.kill()
+    killed.communicate()
+    stopped = start(broken, arguments, "--resume")
+    until_iteration(stopped, broken, 20)
+    stopped.send_signal(signal.SIGTERM)
+    _, said = stopped.communicate()
+    assert stopped.returncode == 143, said
+    assert "--resume goes on" in said
+    assert newest(broken).step >= 20
+    finished = start(broken, arguments, "--resume")
+    out, said = finished.communicate()
+    assert finished.returncode == 0, said
+    assert json.loads(out.splitlines()[-1])["iterations"] == 60
+    assert reference.wait() == 0
+    assert_same_end(whole, broken)
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
+    with lock_run(tmp_path), pytest.raises(BusyError, match=rf"{os.getpid()} since 20\d\d"):
+        lock_run(tmp_path, patience=0.0).__enter__()
+    with lock_run(tmp_path, patience=0.0):
+        pass
