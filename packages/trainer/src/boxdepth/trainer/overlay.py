@@ -15,6 +15,8 @@ MIN_SIDE = 480
 """Smaller images are enlarged, so that text and outlines stay thin against what they mark."""
 FILL = 0.42
 """Opacity of a mask."""
+SAME_THING = 0.7
+"""Two masks that overlap by more than this share of the smaller one show one thing."""
 GOLDEN_ANGLE = 0.381966
 """Successive hues this far apart stay distinct however many there are."""
 
@@ -28,12 +30,12 @@ def draw_overlay(
 ) -> UInt8[np.ndarray, "ho wo 3"]:
     """The image with its instances of at least ``min_score``, the small ones on top.
 
-    Small images are enlarged by a whole factor, until the shorter side has 480 pixels.
+    Of several names for one thing only the best is drawn. Small images are enlarged by a whole factor, until the shorter side has 480 pixels.
     """
     factor = max(1, -(-MIN_SIDE // min(rgb.shape[:2])))
     width, height = rgb.shape[1] * factor, rgb.shape[0] * factor
     canvas = Image.fromarray(rgb).resize((width, height), Image.Resampling.LANCZOS)
-    shown = [i for i in range(len(instances.scores)) if instances.scores[i] >= min_score]
+    shown = distinct_instances(instances, min_score=min_score)
     masks = {i: _enlarged(_decoded(instances, i), factor) for i in shown}
     shown.sort(key=lambda i: -int(masks[i].sum()))
     pixels = np.asarray(canvas).astype(np.float32)
@@ -46,6 +48,25 @@ def draw_overlay(
         text = f"{category_names[int(instances.labels[i])]} {instances.scores[i]:.2f}"
         _frame(draw, (box[0], box[1], box[2], box[3]), text, _color(i), canvas.size)
     return np.asarray(canvas)
+
+
+def distinct_instances(instances: Instances, *, min_score: float) -> list[int]:
+    """Instances of at least ``min_score``, best first, without what a better one covers already."""
+    chosen: list[int] = []
+    masks: list[Bool[np.ndarray, "h w"]] = []
+    for i in np.argsort(-instances.scores, kind="stable").tolist():
+        if instances.scores[i] < min_score:
+            break
+        mask = _decoded(instances, i)
+        if all(_overlap(mask, other) <= SAME_THING for other in masks):
+            chosen.append(i)
+            masks.append(mask)
+    return chosen
+
+
+def _overlap(a: Bool[np.ndarray, "h w"], b: Bool[np.ndarray, "h w"]) -> float:
+    """Intersection over the smaller of the two."""
+    return float((a & b).sum()) / max(min(int(a.sum()), int(b.sum())), 1)
 
 
 def _decoded(instances: Instances, index: int) -> Bool[np.ndarray, "h w"]:

@@ -168,7 +168,7 @@ def scenes_tiny() -> RunConfig:
             val=Path("stores/scenes-val2017.zarr"),
             batch_size=8,
             workers=1,
-            augmentation=Augmentation(short_sides=(176, 192), max_size=320),
+            augmentation=Augmentation(short_sides=(176, 192, 208), max_size=320),
             bottom_rows_removed=0,
         ),
         model=Model(
@@ -191,9 +191,9 @@ def scenes_tiny() -> RunConfig:
             weight_decay=0.05,
             clip_norm=10.0,
         ),
-        schedule=Schedule(iterations=900, steps=(675, 825), warmup_iterations=50),
+        schedule=Schedule(iterations=800, steps=(600, 725), warmup_iterations=50),
         inference=Inference(short_side=192, max_size=320, batch_size=8),
-        checkpoints=Checkpoints(every=300),
+        checkpoints=Checkpoints(every=200),
     )
 
 
