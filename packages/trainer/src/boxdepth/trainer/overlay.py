@@ -30,7 +30,8 @@ def draw_overlay(
 ) -> UInt8[np.ndarray, "ho wo 3"]:
     """The image with its instances of at least ``min_score``, the small ones on top.
 
-    Of several names for one thing only the best is drawn. Small images are enlarged by a whole factor, until the shorter side has 480 pixels.
+    Of several names for one thing only the best is drawn. Small images are enlarged by a whole
+    factor, until the shorter side has 480 pixels.
     """
     factor = max(1, -(-MIN_SIDE // min(rgb.shape[:2])))
     width, height = rgb.shape[1] * factor, rgb.shape[0] * factor
