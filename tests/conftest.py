@@ -13,7 +13,7 @@ import pytest
 from jaxtyping import install_import_hook
 from typeguard import check_type
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 PACKAGES = ("boxdepth.depthgen", "boxdepth.trainer", "boxdepth.evaluate")
