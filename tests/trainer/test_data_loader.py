@@ -32,7 +32,7 @@ def test_an_epoch_is_each_sample_exactly_once(
     block = max(samples // batch_size, 1)
     keys = [key for number in range(2 * samples * block) for key in order.keys(number)]
     for epoch in range(2):
-        drawn = sorted(key.index for key in keys if key.epoch == epoch)
+        drawn = sorted(key.sample for key in keys if key.epoch == epoch)
         assert drawn == list(range(samples))
 
 
@@ -40,7 +40,7 @@ def test_grouped_batches_hold_one_aspect() -> None:
     landscape = np.arange(100) % 3 == 0
     order = BatchOrder(samples=100, batch_size=5, seed=0, landscape=landscape)
     mixed = [
-        len({bool(landscape[key.index]) for key in order.keys(number)}) > 1 for number in range(20)
+        len({bool(landscape[key.sample]) for key in order.keys(number)}) > 1 for number in range(20)
     ]
     assert sum(mixed) <= 1
 

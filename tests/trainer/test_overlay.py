@@ -48,6 +48,11 @@ def test_of_several_names_for_one_thing_the_best_is_drawn() -> None:
     assert distinct_instances(found, min_score=0.3) == [1, 2]
 
 
+def test_a_thing_in_front_of_another_does_not_hide_it() -> None:
+    found = instances((10, 10, 20, 20), (5, 5, 40, 50), scores=(0.9, 0.8))
+    assert distinct_instances(found, min_score=0.3) == [0, 1]
+
+
 def test_nothing_found_leaves_the_picture_as_it_is(grey: np.ndarray) -> None:
     assert (draw_overlay(grey, instances(scores=()), ["cup"]) == 128).all()
 

@@ -15,8 +15,8 @@ MIN_SIDE = 480
 """Smaller images are enlarged, so that text and outlines stay thin against what they mark."""
 FILL = 0.42
 """Opacity of a mask."""
-SAME_THING = 0.7
-"""Two masks that overlap by more than this share of the smaller one show one thing."""
+SAME_THING = 0.5
+"""Two masks of a larger IoU show one thing."""
 GOLDEN_ANGLE = 0.381966
 """Successive hues this far apart stay distinct however many there are."""
 
@@ -59,15 +59,14 @@ def distinct_instances(instances: Instances, *, min_score: float) -> list[int]:
         if instances.scores[i] < min_score:
             break
         mask = _decoded(instances, i)
-        if all(_overlap(mask, other) <= SAME_THING for other in masks):
+        if all(_iou(mask, other) <= SAME_THING for other in masks):
             chosen.append(i)
             masks.append(mask)
     return chosen
 
 
-def _overlap(a: Bool[np.ndarray, "h w"], b: Bool[np.ndarray, "h w"]) -> float:
-    """Intersection over the smaller of the two."""
-    return float((a & b).sum()) / max(min(int(a.sum()), int(b.sum())), 1)
+def _iou(a: Bool[np.ndarray, "h w"], b: Bool[np.ndarray, "h w"]) -> float:
+    return float((a & b).sum()) / max(int((a | b).sum()), 1)
 
 
 def _decoded(instances: Instances, index: int) -> Bool[np.ndarray, "h w"]:

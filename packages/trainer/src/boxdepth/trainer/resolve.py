@@ -152,12 +152,12 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     """Safe loading that refuses duplicate keys, and aliases with which a file could blow up."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):  # type: ignore[no-untyped-call]
+        if self.check_event(yaml.AliasEvent):
             raise ValueError("aliases (*name) are not allowed in a config")
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
                 raise ValueError(f"key {key!r} stands there twice")
@@ -165,4 +165,4 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 
 def _parse_yaml(text: str) -> Any:
-    return _UniqueKeyLoader(text).get_single_data()  # type: ignore[no-untyped-call]
+    return _UniqueKeyLoader(text).get_single_data()

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from boxdepth.trainer.cli import fit as _fit  # noqa: F401  (registers its subcommands)
 from boxdepth.trainer.cli import inspect as _inspect  # noqa: F401
 from boxdepth.trainer.cli import predict as _predict  # noqa: F401
+from boxdepth.trainer.cli import weights as _weights  # noqa: F401
 from boxdepth.trainer.cli.app import app, console, is_verbose
 from boxdepth.trainer.engine.signals import StoppedError
 

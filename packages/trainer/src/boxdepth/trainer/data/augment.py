@@ -53,7 +53,7 @@ def draw_geometry(
 ) -> Geometry:
     """The change that sample ``index`` undergoes in ``epoch``; the same wherever it is asked."""
     random = np.random.default_rng([seed, AUGMENTATION_STREAM, epoch, index])
-    short_side = int(short_sides[random.integers(len(short_sides))])
+    short_side = int(short_sides[int(random.integers(len(short_sides)))])
     new_size = resize_shape(*size, short_side=short_side, max_size=max_size)
     return Geometry(old_size=size, new_size=new_size, flip=bool(random.random() < flip))
 
@@ -92,7 +92,8 @@ def transform_boxes(
     moved = boxes_xyxy.astype(np.float64) * scale
     if geometry.flip:
         moved[:, [0, 2]] = width - moved[:, [2, 0]]
-    return np.clip(moved, 0, [width, height, width, height]).astype(np.float32)
+    clipped: np.ndarray = np.clip(moved, 0, [width, height, width, height])
+    return clipped.astype(np.float32)
 
 
 def sample_mask(

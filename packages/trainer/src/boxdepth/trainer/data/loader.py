@@ -30,7 +30,7 @@ class SampleKey(NamedTuple):
     """A sample at a point of the run."""
 
     epoch: int
-    index: int
+    sample: int
 
 
 @final
@@ -56,7 +56,7 @@ class BatchOrder:
         block, number = divmod(batch, length)
         first = block * length * self.batch_size
         keys = [self._key(first + k) for k in range(length * self.batch_size)]
-        by_aspect = sorted(keys, key=lambda key: bool(self.landscape[key.index]))  # type: ignore[index]
+        by_aspect = sorted(keys, key=lambda key: bool(self.landscape[key.sample]))  # type: ignore[index]
         shuffled = np.random.default_rng([self.seed, ORDER_STREAM, 1, block]).permutation(length)
         start = int(shuffled[number]) * self.batch_size
         return tuple(by_aspect[start : start + self.batch_size])
@@ -81,7 +81,7 @@ def _permutation(seed: int, epoch: int, samples: int) -> Int64[np.ndarray, " n"]
 
 def load_batch(dataset: TrainingSet, keys: tuple[SampleKey, ...]) -> Batch:
     """Load and pad the samples of one forward pass."""
-    return collate([dataset.load(key.index, epoch=key.epoch) for key in keys])
+    return collate([dataset.load(key.sample, epoch=key.epoch) for key in keys])
 
 
 @final
@@ -147,7 +147,7 @@ class BatchLoader:
         try:
             return future.result(self._timeout)
         except FutureTimeout:
-            ids = [self._dataset.image_id(k.index) for keys in self.keys(step) for k in keys]
+            ids = [self._dataset.image_id(k.sample) for keys in self.keys(step) for k in keys]
             raise DataError(
                 f"{self._dataset.store.path}: images {ids} were not loaded within "
                 f"{self._timeout:g} s; is the disk or the network stuck? "

@@ -86,7 +86,8 @@ class TrainingSet:
     def landscape(self) -> Bool[np.ndarray, " n"]:
         """True for images that are wider than high."""
         sizes = self.store.image_sizes[self._rows]
-        return sizes[:, 1] > sizes[:, 0]
+        wider: np.ndarray = sizes[:, 1] > sizes[:, 0]
+        return wider
 
     def image_id(self, index: int) -> int:
         """The dataset's id of sample ``index``."""
@@ -196,14 +197,16 @@ def open_training_set(
 
 
 def _usable(boxes: Boxes, *, height: int, width: int) -> Bool[np.ndarray, " n"]:
-    return ~boxes.crowd & _has_area(boxes.xyxy, height=height, width=width)
+    usable: np.ndarray = ~boxes.crowd & _has_area(boxes.xyxy, height=height, width=width)
+    return usable
 
 
 def _has_area(
     boxes_xyxy: Float32[np.ndarray, "n 4"], *, height: int, width: int
 ) -> Bool[np.ndarray, " n"]:
     clipped = np.clip(boxes_xyxy, 0, [width, height, width, height])
-    return ((clipped[:, 2:] - clipped[:, :2]) > MIN_SIDE).all(axis=1)
+    solid: np.ndarray = ((clipped[:, 2:] - clipped[:, :2]) > MIN_SIDE).all(axis=1)
+    return solid
 
 
 def _take_census(store: Store, *, keep_empty: bool) -> tuple[Census, Int64[np.ndarray, " n"]]:

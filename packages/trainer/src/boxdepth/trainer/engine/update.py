@@ -1,7 +1,7 @@
 """One update: gradients of one or more forward passes, checked, clipped, applied."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -90,7 +90,8 @@ def _backward(
         with _gradients_synced(learner.network, last=k == len(passes) - 1):
             terms = learner.losses(batch.to(learner.device, non_blocking=True), step)
             total = terms.total()
-            learner.scaler.scale(total / len(passes)).backward()
+            scaled: Tensor = learner.scaler.scale(total / len(passes))
+            scaled.backward()  # type: ignore[no-untyped-call]
         bad += non_finite_terms({**terms.values, "total": total})
         for name, value in _numbers(terms, total).items():
             numbers[name] = numbers.get(name, torch.zeros_like(value)) + value / len(passes)
@@ -124,8 +125,10 @@ def running_statistics_kept(model: nn.Module) -> Iterator[Callable[[], None]]:
 @contextmanager
 def _gradients_synced(network: nn.Module, *, last: bool) -> Iterator[None]:
     """Data parallel: exchange gradients in the last forward pass of a step only."""
-    skip = isinstance(network, DistributedDataParallel) and not last
-    with network.no_sync() if skip else nullcontext():
+    if isinstance(network, DistributedDataParallel) and not last:
+        with network.no_sync():
+            yield
+    else:
         yield
 
 
