@@ -62,7 +62,7 @@ def _relative(
 
 
 MODELS: Final = (
-    _relative("dpt-scenes-tiny", None, 1, "Apache-2.0", "embedded; trained on drawn scenes only"),
+    _relative("dpt-scenes-tiny", None, 2, "Apache-2.0", "embedded; trained on drawn scenes only"),
     _relative("dpt-large", "Intel/dpt-large", 340, "Apache-2.0", "the paper's family"),
     _relative("dpt-hybrid", "Intel/dpt-hybrid-midas", 120, "Apache-2.0", "the paper's weights"),
     _relative("dpt-beit-large", "Intel/dpt-beit-large-512", 345, "MIT", "best of MiDaS 3.1"),
