@@ -1,4 +1,4 @@
-"""What a BoxInst training step and an inference cost, and where (issue: condinst.md, section 10).
+"""What a BoxInst training step and an inference cost, and where (condinst.md, section 10).
 
     python tests/bench/bench_step.py [--size 320x480] [--repeats 5] [--bf16] [--compile]
 

@@ -6,7 +6,7 @@ MAX_SHOWN = 20
 
 
 class EvaluateError(Exception):
-    """Something a person can cause and mend; `exit_code` is the command's (see cli.md)."""
+    """Something a person can cause and mend; `exit_code` is the command's."""
 
     exit_code = 1
 
