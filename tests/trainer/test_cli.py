@@ -94,6 +94,15 @@ def test_resume_takes_the_runs_own_settings_and_refuses_others(fit, trainer) -> 
     assert code == 0, said
 
 
+def test_a_run_killed_before_its_evaluation_is_evaluated_when_resumed(fit) -> None:
+    fit("--out", "run")
+    Path("run/predictions.json").unlink()
+    code, out, _ = fit("--out", "run", "--resume", "--json")
+    assert code == 0
+    assert json.loads(out.splitlines()[-1])["ap"]["segm"].keys() >= {"ap"}
+    assert Path("run/predictions.json").is_file()
+
+
 def test_a_dry_run_writes_nothing(fit) -> None:
     code, out, said = fit("--out", "run", "--dry-run", "--json")
     assert code == 0

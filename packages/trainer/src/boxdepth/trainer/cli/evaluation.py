@@ -9,6 +9,7 @@ from torch import nn
 
 from boxdepth.trainer.data.validation_set import ValidationSet
 from boxdepth.trainer.engine.checkpoint import write_atomically
+from boxdepth.trainer.engine.loop import PREDICTIONS
 from boxdepth.trainer.inference import InferenceSpec, Picture, predict_pictures
 from boxdepth.trainer.predict import to_coco_results
 
@@ -62,7 +63,7 @@ def evaluator(
         if images is None:
             return None
         results = predict_store(model, images, spec)
-        write_atomically(folder / "predictions.json", json.dumps(results).encode())
+        write_atomically(folder / PREDICTIONS, json.dumps(results).encode())
         if score is None:
             return None
         report = score(results)

@@ -41,8 +41,11 @@ def world_from_environment() -> World:
 
 
 @contextmanager
-def process_group(world: World, device: torch.device, *, timeout: float = 600) -> Iterator[None]:
-    """Join the others (NCCL on CUDA, else gloo) for the length of the block."""
+def process_group(world: World, device: torch.device, *, timeout: float = 3600) -> Iterator[None]:
+    """Join the others (NCCL on CUDA, else gloo) for the length of the block.
+
+    The timeout is long because the first rank evaluates alone while the others wait for it.
+    """
     if world.size == 1:
         yield
         return

@@ -25,6 +25,9 @@ from boxdepth.trainer.engine.log import MetricsWriter
 from boxdepth.trainer.engine.signals import StopFlag, StoppedError
 from boxdepth.trainer.engine.update import Learner, learn_step
 
+PREDICTIONS = "predictions.json"
+"""Written by an evaluation; a run that was killed before it is evaluated when it is resumed."""
+
 Scores = dict[str, Any]
 """An evaluation's numbers: {"segm": {"ap": ...}, "bbox": {...}}."""
 
@@ -108,6 +111,8 @@ def run_loop(
     """
     began = time.monotonic() - progress.seconds
     with Reporter(run, progress, listener) as reporter:
+        if progress.step >= stop_at and not (run.folder / PREDICTIONS).exists():
+            _evaluate(run, progress, reporter, listener)
         for passes in run.loader.steps(progress.step, stop_at):
             reporter.add(learn_step(run.learner, progress.step, passes, guard=progress.guard))
             progress.step += 1
