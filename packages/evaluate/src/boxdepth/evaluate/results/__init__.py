@@ -4,7 +4,8 @@ from boxdepth.evaluate.results import rle
 from boxdepth.evaluate.results.annotations import GroundTruth, read_annotations
 from boxdepth.evaluate.results.json_document import JsonLimits, load_json
 from boxdepth.evaluate.results.masks import MaskTable
-from boxdepth.evaluate.results.predictions import Predictions, read_predictions
+from boxdepth.evaluate.results.prediction_reader import read_predictions
+from boxdepth.evaluate.results.predictions import Predictions
 from boxdepth.evaluate.results.problems import (
     DataError,
     EvaluateError,
