@@ -14,13 +14,14 @@ from boxdepth.trainer.data.augment import (
     transform_image,
 )
 
+GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 OLD, NEW = (75, 101), (96, 129)
 NOT_CROWD = [0, 1, 3, 4]
 
 
 @pytest.fixture(scope="module")
-def golden(shared_golden: Path) -> dict[str, np.ndarray]:
-    return dict(np.load(shared_golden / "mapper.npz"))
+def golden() -> dict[str, np.ndarray]:
+    return dict(np.load(GOLDEN / "mapper.npz"))
 
 
 def geometry(name: str) -> Geometry:

@@ -6,16 +6,21 @@ import numpy as np
 import pytest
 
 from boxdepth.trainer import presets
+from boxdepth.trainer.build import build_model
+from boxdepth.trainer.engine.optim import parameter_groups
 from boxdepth.trainer.engine.schedule import learning_rate, scaled_learning_rate
+from boxdepth.trainer.model.weight_names import from_adelaidet
+
+GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 
 
 @pytest.mark.parametrize(
     ("name", "preset"), [("1x", presets.boxinst_r50_1x), ("3x", presets.boxinst_r50_3x)]
 )
 def test_learning_rates_of_the_presets_are_the_recorded_ones(
-    shared_golden: Path, name: str, preset: presets.Preset
+    name: str, preset: presets.Preset
 ) -> None:
-    golden = np.load(shared_golden / "schedule.npz")
+    golden = np.load(GOLDEN / "schedule.npz")
     config = preset()
     base = scaled_learning_rate(
         config.optimizer.learning_rate,
@@ -35,3 +40,19 @@ def test_learning_rates_of_the_presets_are_the_recorded_ones(
         for iteration in golden[f"{name}/iterations"]
     ]
     np.testing.assert_allclose(rates, golden[f"{name}/lr"], rtol=1e-12)
+
+
+def test_the_groups_of_the_optimizer_are_the_recorded_ones() -> None:
+    """96 tensors decay, the 30 of the norms do not, the frozen ones are in neither group."""
+    golden = np.load(GOLDEN / "schedule.npz")
+    config = presets.boxinst_r50_1x().model.model_copy(update={"num_classes": 80})
+    groups = parameter_groups(build_model(config), weight_decay=1e-4, norm_weight_decay=0.0)
+    for group, name in zip(groups, ("group_wd_0.0001", "group_wd_0.0"), strict=True):
+        assert set(group.names) == {ours(theirs) for theirs in golden[name].tolist()}
+
+
+def ours(name: str) -> str:
+    """Our name of a parameter; the five scales of the levels are one of ours."""
+    found = from_adelaidet(name, mask_convs=4)
+    assert found is not None
+    return "head.scales" if found.startswith("head.scales.") else found
