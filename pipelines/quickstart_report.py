@@ -131,7 +131,8 @@ def paint(image: np.ndarray, entries: list[dict[str, Any]]) -> np.ndarray:
         inner = mask.copy()
         inner[1:-1, 1:-1] &= mask[:-2, 1:-1] & mask[2:, 1:-1] & mask[1:-1, :-2] & mask[1:-1, 2:]
         canvas[mask & ~inner] = 255
-    return np.clip(canvas, 0, 255).astype(np.uint8)
+    painted: np.ndarray = np.clip(canvas, 0, 255).astype(np.uint8)
+    return painted
 
 
 def outline_boxes(image: np.ndarray, boxes_xywh: list[list[float]]) -> np.ndarray:

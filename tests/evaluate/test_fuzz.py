@@ -91,7 +91,9 @@ for case in sorted(folder.glob("case-*"), key=lambda p: int(p.name.split("-")[1]
     except DataError as error:
         outcome = {"refused": str(error)}
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # ru_maxrss would also tell of the parent, before the exec
+    status = Path("/proc/self/status").read_text()
+    peak = int(status.split("VmHWM:")[1].split()[0])
     print(json.dumps({"case": case.name, "seconds": seconds, "peak": peak, **outcome}), flush=True)
 """
 
