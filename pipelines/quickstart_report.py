@@ -19,7 +19,7 @@ from matplotlib import pyplot as plt
 from boxdepth.depthgen.store import Store, open_store
 
 PICTURES = 8
-SCORE_SHOWN = 0.3
+SCORE_SHOWN = 0.5
 PALETTE = np.array(
     [
         *((230, 57, 70), (42, 157, 143), (244, 162, 97), (69, 123, 157), (233, 196, 106)),
