@@ -57,6 +57,7 @@ def test_the_last_of_two_assignments_holds(base: RunConfig) -> None:
         ("optimizer.learning_rat=1", "optimizer.learning_rate"),
         ("learning_rate=1", "optimizer.learning_rate"),
         ("data.batchsize=2", "data.batch_size"),
+        ("losses.warmup=3", "losses.warmup_iterations"),
         ("losses.pairs.depth_treshold=0.3", "losses.pairs.depth_threshold"),
     ],
 )

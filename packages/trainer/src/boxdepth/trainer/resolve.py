@@ -99,7 +99,7 @@ def _value(text: str) -> Any:
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
-    """A hint such as ``; did you mean 'x'?``: the whole path, its last part, or its initials."""
+    """A hint such as ``; did you mean 'x'?``: by the path's beginning, its last part or initials."""
     section, _, leaf = name.rpartition(".")
     known = sorted(known, key=lambda path: not path.startswith(section))
     by_leaf = {path.rsplit(".", 1)[-1]: path for path in reversed(known)}
@@ -109,6 +109,8 @@ def _nearest(name: str, known: Iterable[str]) -> str:
         return f"; did you mean {by_leaf[leaf]!r}?"
     if leaf in by_initials:
         return f"; did you mean {by_initials[leaf]!r}?"
+    if longer := [path for path in known if path.startswith(name)]:
+        return f"; did you mean {longer[0]!r}?"
     if match := difflib.get_close_matches(name, known, n=1, cutoff=0.75):
         return f"; did you mean {match[0]!r}?"
     if match := difflib.get_close_matches(leaf, by_leaf, n=1, cutoff=0.6):
