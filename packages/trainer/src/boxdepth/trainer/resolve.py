@@ -99,7 +99,7 @@ def _value(text: str) -> Any:
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
-    """A hint such as ``; did you mean 'x'?``: by the path's beginning, its last part or initials."""
+    """A hint such as ``; did you mean 'x'?``: by the path's beginning, last part or initials."""
     section, _, leaf = name.rpartition(".")
     known = sorted(known, key=lambda path: not path.startswith(section))
     by_leaf = {path.rsplit(".", 1)[-1]: path for path in reversed(known)}
