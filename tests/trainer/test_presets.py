@@ -57,3 +57,12 @@ def test_cityscapes_takes_the_papers_schedule() -> None:
 def test_no_default_supervises_from_masks_but_condinst() -> None:
     masked = {n for n, p in presets.PRESETS.items() if p().data.supervision != "boxes"}
     assert masked == {"condinst_r50_1x", "condinst_r50_3x"}
+
+
+@pytest.mark.parametrize("name", presets.PRESETS)
+def test_no_preset_freezes_random_weights_in_silence(name: str) -> None:
+    """Frozen stages need weights: the preset's own, or a file that its docstring asks for."""
+    preset = presets.PRESETS[name]
+    backbone = preset().model.backbone
+    frozen = backbone.frozen_stages or backbone.frozen_norm
+    assert not frozen or backbone.weights == "timm" or "weights=FILE" in str(preset.__doc__)

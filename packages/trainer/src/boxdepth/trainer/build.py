@@ -14,7 +14,7 @@ from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec
 from boxdepth.trainer.model.fcos_head import FcosHead
 from boxdepth.trainer.model.fpn import FeaturePyramid
 from boxdepth.trainer.model.mask_branch import MaskBranch, SemanticHead
-from boxdepth.trainer.model.weight_files import read_tensors
+from boxdepth.trainer.model.weight_files import DownloadError, read_tensors
 from boxdepth.trainer.model.weights import (
     WeightsReport,
     adelaidet_classes,
@@ -30,6 +30,7 @@ def build_model(model: config.Model) -> CondInst:
     Raises:
         ValueError: the number of classes is not resolved yet, or an unknown backbone.
         WeightsError: a weights file that can't be read or doesn't fit.
+        DownloadError: ImageNet weights that are not here and can't be fetched.
     """
     if model.num_classes < 1:
         raise ValueError("the number of classes is unknown: take it from the training store first")
@@ -150,14 +151,21 @@ def mask_head_spec(model: config.Model) -> MaskHeadSpec:
 
 
 def _backbone(settings: config.Backbone) -> Backbone:
-    backbone = build_backbone(
-        name=settings.name,
-        frozen_stages=settings.frozen_stages,
-        frozen_norm=settings.frozen_norm,
-        stride_in_1x1=settings.stride_in_1x1,
-        deformable_stages=settings.deformable_stages,
-        extra=settings.extra,
-    )
-    if settings.weights is not None:
+    download = settings.weights == "timm"
+    try:
+        backbone = build_backbone(
+            name=settings.name,
+            frozen_stages=settings.frozen_stages,
+            frozen_norm=settings.frozen_norm,
+            stride_in_1x1=settings.stride_in_1x1,
+            deformable_stages=settings.deformable_stages,
+            extra=settings.extra | ({"pretrained": True} if download else {}),
+        )
+    except OSError as error:
+        raise DownloadError(
+            f"the ImageNet weights of {settings.name} are not here and can't be downloaded "
+            f"({type(error).__name__}); give a file: --set model.backbone.weights=FILE"
+        ) from error
+    if isinstance(settings.weights, Path):
         load_backbone(backbone, settings.weights)
     return backbone

@@ -63,8 +63,8 @@ class Backbone(Settings):
     """A timm model, features at strides 8, 16 and 32."""
 
     name: str = "resnet50"
-    weights: Path | None = None
-    """Weights file; None: random initialisation."""
+    weights: Path | Literal["timm"] | None = None
+    """Weights file; `timm`: ImageNet weights that timm downloads; None: random initialisation."""
     frozen_stages: NonNegative = 2
     """Stem and the first stages that do not learn (2: stem and stage 1, i.e. res2)."""
     frozen_norm: bool = True

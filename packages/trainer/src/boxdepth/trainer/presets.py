@@ -34,6 +34,9 @@ CITYSCAPES = Data(
 )
 SCHEDULE_3X = Schedule(iterations=270_000, steps=(210_000, 250_000))
 WITHOUT_DEPTH = MaskHead(depth="off")
+IMAGENET = Backbone(weights="timm")
+"""ResNet-50 with the weights that timm downloads. The papers start from MSRA's, which are BGR and
+carry the stride in the 1x1: `trainer import-weights` reads them."""
 
 
 def coco_r50_1x() -> RunConfig:
@@ -41,6 +44,7 @@ def coco_r50_1x() -> RunConfig:
     return RunConfig(
         name="coco_r50_1x",
         data=COCO,
+        model=Model(backbone=IMAGENET),
         distillation=Distillation(method="depth_matching", start=65_000),
     )
 
@@ -50,6 +54,7 @@ def coco_r50_3x() -> RunConfig:
     return RunConfig(
         name="coco_r50_3x",
         data=COCO,
+        model=Model(backbone=IMAGENET),
         schedule=SCHEDULE_3X,
         distillation=Distillation(method="depth_matching", start=215_000),
     )
@@ -67,6 +72,7 @@ def cityscapes_r50() -> RunConfig:
     return RunConfig(
         name="cityscapes_r50",
         data=CITYSCAPES,
+        model=Model(backbone=IMAGENET),
         losses=Losses(warmup_iterations=1000),
         distillation=Distillation(
             method="depth_matching", start=19_000, teacher_short_side=1024, teacher_max_size=2048
@@ -82,7 +88,7 @@ def boxinst_r50_1x() -> RunConfig:
     return RunConfig(
         name="boxinst_r50_1x",
         data=COCO,
-        model=Model(mask_head=WITHOUT_DEPTH),
+        model=Model(backbone=IMAGENET, mask_head=WITHOUT_DEPTH),
         losses=Losses(depth=0, consistency=0),
     )
 
@@ -107,7 +113,9 @@ def condinst_r50_1x() -> RunConfig:
     return RunConfig(
         name="condinst_r50_1x",
         data=COCO.model_copy(update={"supervision": "masks"}),
-        model=Model(mask_branch=MaskBranch(out_channels=8), mask_head=WITHOUT_DEPTH),
+        model=Model(
+            backbone=IMAGENET, mask_branch=MaskBranch(out_channels=8), mask_head=WITHOUT_DEPTH
+        ),
         losses=Losses(
             projection=0,
             color=0,

@@ -100,6 +100,8 @@ def plan_run(request: Request, known: Mapping[str, Callable[[], RunConfig]]) -> 
     if val is None:
         config = apply_overrides(config, ["data.val=null"])
     _check_annotations(config)
+    if request.init is None:
+        _check_frozen(config)
     if request.resume:
         _check_same(folder, config, train)
     return Plan(
@@ -114,6 +116,18 @@ def plan_run(request: Request, known: Mapping[str, Callable[[], RunConfig]]) -> 
         overwrite=request.overwrite,
         init=request.init,
     )
+
+
+def _check_frozen(config: RunConfig) -> None:
+    """Frozen random weights would be a silent handicap."""
+    backbone = config.model.backbone
+    if backbone.weights is None and (backbone.frozen_stages or backbone.frozen_norm):
+        raise ConfigError(
+            f"the first stages or norms of {backbone.name} are frozen, and nothing gives them "
+            "weights: --set model.backbone.weights=timm downloads ImageNet weights, "
+            "--set model.backbone.weights=FILE or --init reads them; to train from random "
+            "weights: --set model.backbone.frozen_stages=0 --set model.backbone.frozen_norm=false"
+        )
 
 
 def _resolve(request: Request, known: Mapping[str, Callable[[], RunConfig]]) -> RunConfig:

@@ -24,6 +24,12 @@ class WeightsError(ValueError):
     exit_code = 3
 
 
+class DownloadError(ConnectionError):
+    """Weights that are not on this machine and can't be fetched; exit code 6."""
+
+    exit_code = 6
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a file, by the name they have in it.
 
