@@ -62,7 +62,7 @@ def test_two_hundred_random_sets_score_as_in_pycocotools(
         for shape in ("segm", "bbox"):
             plain = plain_pycocotools(truth, ordered, shape)
             for backend, report in reports.items():
-                assert twelve(report, shape) == pytest.approx(plain, abs=1e-9), (seed, backend)
+                assert twelve(report, shape) == pytest.approx(plain, abs=1e-12), (seed, backend)
 
 
 def test_nothing_depends_on_the_order_of_results_images_and_annotations(
