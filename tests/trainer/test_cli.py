@@ -136,6 +136,23 @@ def test_a_mistake_is_one_line_with_the_right_code(
     assert "Traceback" not in said
 
 
+def test_weights_that_are_not_here_leave_the_run_that_is(fit) -> None:
+    assert fit("--out", "run")[0] == 0
+    before = Path("run/run.json").read_bytes()
+    missing = ("--set", "model.backbone.weights=timm")
+    code, _, said = fit("--out", "run", "--overwrite", *missing)
+    assert code == 6
+    assert "model.backbone.weights=FILE" in said
+    assert Path("run/run.json").read_bytes() == before
+
+
+def test_frozen_random_weights_are_refused_with_the_cure(fit) -> None:
+    code, _, said = fit("--out", "run", "--set", "model.backbone.frozen_stages=2")
+    assert code == 2
+    assert "model.backbone.weights=timm" in said
+    assert not Path("run").exists()
+
+
 def test_an_unfinished_store_is_refused(fit, trainer, make_store) -> None:
     path = make_store("half").path
     (path / ".boxdepth" / "MANIFEST.json").unlink()

@@ -32,6 +32,7 @@ from boxdepth.trainer.engine.distributed import (
 from boxdepth.trainer.engine.loop import Progress, Run, run_loop
 from boxdepth.trainer.engine.run_folder import lock_run
 from boxdepth.trainer.engine.signals import stop_flag
+from boxdepth.trainer.engine.update import Learner
 
 EXAMPLES = """
 Examples:
@@ -127,18 +128,20 @@ def fit(
         stack.enter_context(process_group(world, target))
         if world.is_main:
             stack.enter_context(lock_run(plan.folder))
+        # Before anything is written: its weights may be missing, and then there is no run yet.
+        learner = assemble.build_learner(plan.config, target, world)
+        if world.is_main:
             run_setup.start_folder(plan, command=shlex.join(["trainer", *sys.argv[1:]]))
         barrier()
-        result = _train(plan, target, live=bar_wanted(), silent=not world.is_main)
+        _introduce(plan, target)
+        result = _train(plan, learner, live=bar_wanted(), silent=not world.is_main)
     if world.is_main:
         emit(result, as_json=as_json)
 
 
-def _train(plan: Plan, device: torch.device, *, live: bool, silent: bool) -> dict[str, Any]:
+def _train(plan: Plan, learner: Learner, *, live: bool, silent: bool) -> dict[str, Any]:
     world = world_from_environment()
     config = plan.config
-    _introduce(plan, device)
-    learner = assemble.build_learner(config, device, world)
     progress = run_setup.starting_point(plan, learner)
     spec = assemble.inference_spec(config)
     val = plan.val
