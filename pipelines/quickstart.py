@@ -73,6 +73,7 @@ def draw(plan: Plan, *, train: int, val: int, seed: int) -> tuple[Stage, dict[st
     """Draw the scenes, unless they are there."""
     title = "Draw scenes"
     if plan.annotations.is_file():
+        console.print(f"The scenes in {plan.scenes} are kept; another --out draws new ones.")
         return Stage(title=title, command="(kept)", seconds=0.0), {}
     counts = ("--train", str(train), "--val", str(val), "--seed", str(seed))
     return call(title, "depthgen", "sample", "--out", str(plan.scenes), *counts, "--json")
@@ -89,7 +90,7 @@ def generate(plan: Plan, split: str) -> tuple[Stage, dict[str, Any]]:
 
 def fit(plan: Plan, *, preset: str, settings: list[str]) -> tuple[Stage, dict[str, Any]]:
     """Learn masks from the boxes of the training store; an interrupted run resumes."""
-    resume = ["--resume"] if (plan.run / "latest").exists() else []
+    resume = ["--resume"] if (plan.run / "run.json").exists() else []
     chosen = [part for setting in settings for part in ("--set", setting)]
     stores = ("--train", str(plan.store("train2017")), "--val", str(plan.store("val2017")))
     return call(
