@@ -5,8 +5,6 @@ from functools import cache
 import numpy as np
 from jaxtyping import Float32, Int64
 
-Planes = Float32[np.ndarray, "3 h w"]
-
 SIDE = 512
 _BANK_SEED = 2403_01214
 
