@@ -5,7 +5,8 @@
 draws scenes, generates pseudo-depth, trains every variant with every seed for the same number of
 iterations, scores masks on unseen scenes, and writes `ablation.md`: mean and spread. Finished runs
 are kept and interrupted ones resume, so the command may be stopped and repeated, also with more
-seeds or other variants.
+seeds or other variants. Runs that differ only from some iteration on share what comes before it:
+the distilled ones fork from the run without distillation where the teacher is born.
 """
 
 import json
@@ -19,8 +20,10 @@ from typing import Annotated, Any
 import typer
 
 from boxdepth.trainer.config import RunConfig
+from boxdepth.trainer.engine.checkpoint import step_folder
 from boxdepth.trainer.resolve import apply_overrides
 from exact_depth import write_exact_store
+from given_boxes import mean_mask_iou
 from paper_rows import ROWS, config_of
 from stages import call, console, ensure_store, finished, fit, predict, score
 
@@ -33,6 +36,8 @@ class Variant:
     row: str
     """The paper's row whose method it has."""
     exact_depth: bool = False
+    stem: str | None = None
+    """The variant that this one is equal to until distillation starts; it forks from there."""
     settings: tuple[str, ...] = ()
     """What differs from the row."""
     extra: bool = False
@@ -44,7 +49,9 @@ class Variant:
         data = config.data.model_copy(
             update={"train": study.store("train2017", exact=self.exact_depth), "val": None}
         )
-        config = config.model_copy(update={"data": data})
+        every = min(config.distillation.start or 1, config.schedule.iterations)
+        checkpoints = config.checkpoints.model_copy(update={"every": every, "keep": 3})
+        config = config.model_copy(update={"data": data, "checkpoints": checkpoints})
         return apply_overrides(config, [*self.settings, *study.settings])
 
 
@@ -53,11 +60,21 @@ VARIANTS: Mapping[str, Variant] = {
     "depth": Variant(title="+ L_depth", row="terms-depth"),
     "cons": Variant(title="+ L_cons", row="terms-cons"),
     "both": Variant(title="+ both", row="terms-both"),
-    "distill-iou": Variant(title="+ both + distillation, IoU match", row="teacher-800-iou"),
-    "distill": Variant(title="+ both + distillation, S_match", row="ours-r50-1x"),
+    "distill-iou": Variant(
+        title="+ both + distillation, IoU match", row="teacher-800-iou", stem="both"
+    ),
+    "distill": Variant(title="+ both + distillation, S_match", row="ours-r50-1x", stem="both"),
     "both-exact": Variant(title="+ both, exact depth", row="terms-both", exact_depth=True),
     "distill-exact": Variant(
-        title="+ both + distillation, S_match, exact depth", row="ours-r50-1x", exact_depth=True
+        title="+ both + distillation, S_match, exact depth",
+        row="ours-r50-1x",
+        stem="both-exact",
+        exact_depth=True,
+    ),
+    "mixed": Variant(
+        title="BoxInst, with masks of 10 % of the objects",
+        row="boxinst-r50-1x",
+        settings=("data.supervision=mixed", "data.mask_fraction=0.1"),
     ),
     "condinst": Variant(title="CondInst, learnt from masks", row="condinst-r50-1x"),
     "tau-0.3": Variant(title="+ both, tau_d = 0.3", row="tau-0.3", extra=True),
@@ -77,6 +94,7 @@ VARIANTS: Mapping[str, Variant] = {
     "giou": Variant(
         title="+ both + distillation, GIoU, decaying beta",
         row="ours-r50-1x",
+        stem="both",
         settings=(
             "distillation.matching.iou=giou",
             "distillation.matching.beta_schedule=linear",
@@ -121,13 +139,16 @@ class Study:
         return [json.loads(file.read_text()) for file in files]
 
 
-def prepare(study: Study, *, train: int, val: int, scene_seed: int, exact: bool) -> None:
+def prepare(
+    study: Study, *, train: int, val: int, scene_seed: int, camouflage: float, exact: bool
+) -> None:
     """Draw the scenes and make the stores, as far as they are missing."""
     drawn = study.out / "scenes.json"
     if not drawn.is_file():
-        counts = ("--train", str(train), "--val", str(val), "--seed", str(scene_seed))
+        asked = ("--train", str(train), "--val", str(val), "--seed", str(scene_seed))
+        asked = (*asked, "--camouflage", str(camouflage))
         facts = call(
-            "Draw scenes", "depthgen", "sample", "--out", str(study.scenes), *counts, "--json"
+            "Draw scenes", "depthgen", "sample", "--out", str(study.scenes), *asked, "--json"
         )
         drawn.write_text(json.dumps(facts) + "\n")
     source = ("--dataset", "coco", "--data-root", str(study.scenes))
@@ -166,16 +187,53 @@ def run_variant(study: Study, name: str, seed: int) -> None:
     asked = folder / "asked.json"
     asked.write_text(config.model_dump_json(indent=2) + "\n")
     device = ("--device", study.device)
-    fitted = fit(asked, folder / "run", *device)
-    scores = {}
+    fork = None
+    if variant.stem is not None:
+        run_variant(study, variant.stem, seed)
+        stem = study.folder(variant.stem, seed) / "run" / "checkpoints"
+        fork = step_folder(stem, config.distillation.start)
+    # Not there any more: the stem was interrupted and went on past it. Then from the beginning.
+    fitted = fit(asked, folder / "run", *device, fork=fork if fork and fork.is_dir() else None)
     has_teacher = config.distillation.method != "off"
-    for weights in ("teacher", "student") if has_teacher else ("student",):
-        predictions = folder / f"{weights}.json"
-        predict(folder / "run", study.store("val2017"), predictions, "--weights", weights, *device)
-        found = score(predictions, study.annotations, "--iou-type", "segm")["segm"]
-        scores[weights] = {key: value for key, value in found.items() if key != "per_class"}
+    scores = {
+        weights: judge(study, folder, weights)
+        for weights in (("teacher", "student") if has_teacher else ("student",))
+    }
     about = {"variant": name, "seed": seed, "scale": study.scale, "seconds": fitted.get("seconds")}
     result.write_text(json.dumps({**about, "segm": scores}, indent=2) + "\n")
+
+
+def families(names: Iterable[str]) -> list[list[str]]:
+    """The variants, those with one stem together: it must not be trained twice at a time."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(VARIANTS[name].stem or name, []).append(name)
+    return list(groups.values())
+
+
+def run_family(study: Study, names: Iterable[str], seed: int) -> None:
+    """Variants of one stem, one after the other."""
+    for name in names:
+        run_variant(study, name, seed)
+
+
+def judge(study: Study, folder: Path, weights: str) -> dict[str, Any]:
+    """Mask AP on the validation scenes, and the masks of their true boxes."""
+    run, store = folder / "run", study.store("val2017")
+    options = ("--weights", weights, "--device", study.device)
+    predictions, given = folder / f"{weights}.json", folder / f"{weights}-given.json"
+    predict(run, store, predictions, *options)
+    found = score(predictions, study.annotations, "--iou-type", "segm")["segm"]
+    predict(run, store, given, "--boxes", str(study.annotations), *options)
+    overlap = mean_mask_iou(given, study.annotations)
+    return {key: value for key, value in found.items() if key != "per_class"} | {
+        f"given_boxes_{kind}": value for kind, value in overlap.items()
+    }
+
+
+COLUMNS = (
+    "ap", "ap50", "ap75", "given_boxes_all", "given_boxes_camouflaged", "given_boxes_plain",
+)  # fmt: skip
 
 
 def markdown(study: Study, names: Iterable[str]) -> str:
@@ -188,16 +246,17 @@ def markdown(study: Study, names: Iterable[str]) -> str:
         f"{100 * share:.0f} % of the objects camouflaged, {iterations} iterations"
         f"{', ' + ', '.join(study.settings) if study.settings else ''}. "
         "Mask AP in percent on unseen scenes, mean ± standard deviation over seeds; "
-        "distilled: the teacher (the student in brackets).",
+        "distilled: the teacher (the student in brackets). IoU: mean over the masks of the true "
+        "boxes, in percent.",
         "",
-        "| variant | AP | AP50 | AP75 | seeds |",
-        "| --- | ---: | ---: | ---: | ---: |",
+        "| variant | AP | AP50 | AP75 | IoU | camouflaged | plain | seeds |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for name in names:
         found = study.results(name)
         if not found:
             continue
-        cells = [_cell(found, key) for key in ("ap", "ap50", "ap75")]
+        cells = [_cell(found, key) for key in COLUMNS]
         lines.append(f"| {VARIANTS[name].title} | {' | '.join(cells)} | {len(found)} |")
     return "\n".join(lines) + "\n"
 
@@ -226,6 +285,9 @@ def main(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda...")] = "auto",
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
     scene_seed: Annotated[int, typer.Option(help="Seed of the scenes.")] = 0,
+    camouflage: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of shapes coloured like what is behind them.")
+    ] = 0.4,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Passed to every run; use another --out.")
     ] = None,
@@ -241,10 +303,10 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
     refuse_other_study(study)
     exact = any(VARIANTS[name].exact_depth for name in names)
-    prepare(study, train=train, val=val, scene_seed=scene_seed, exact=exact)
-    runs = [(name, seed) for seed in range(seeds) for name in names]
+    prepare(study, train=train, val=val, scene_seed=scene_seed, camouflage=camouflage, exact=exact)
+    groups = [(group, seed) for seed in range(seeds) for group in families(names)]
     with ThreadPoolExecutor(jobs) as pool:
-        for job in [pool.submit(run_variant, study, name, seed) for name, seed in runs]:
+        for job in [pool.submit(run_family, study, group, seed) for group, seed in groups]:
             job.result()
             (out / "ablation.md").write_text(markdown(study, VARIANTS), encoding="utf-8")
     print(markdown(study, VARIANTS))

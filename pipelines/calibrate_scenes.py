@@ -103,13 +103,15 @@ def scene_box_shares(scene: Scene) -> list[float]:
     return shares
 
 
-def measure_scenes(count: int, size: tuple[int, int], seed: int) -> dict[str, Any]:
+def measure_scenes(
+    count: int, size: tuple[int, int], seed: int, camouflage: float
+) -> dict[str, Any]:
     """Shares of colour-similar and depth-similar pairs on scenes."""
     shares: list[float] = []
     colour = depth = ordinary = camouflaged = NO_PAIRS
     instances = hidden = 0
     for index in track(range(count), description="scenes", console=_console):
-        scene = render_scene(scene_seed(seed, "val", index), size)
+        scene = render_scene(scene_seed(seed, "val", index), size, camouflage=camouflage)
         shares += scene_box_shares(scene)
         alike = colour_pairs(scene.image)
         colour += count_pairs(alike, scene.masks)
@@ -140,10 +142,13 @@ def main(
     short_side: Annotated[
         int | None, typer.Option(help="Resize photographs so; else their own size.")
     ] = None,
+    camouflage: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of shapes coloured like what is behind them.")
+    ] = 0.4,
     limit: Annotated[int | None, typer.Option(help="Photographs a split, at most.")] = None,
 ) -> None:
     """Print the figures as JSON."""
-    result: dict[str, Any] = {"scenes": measure_scenes(scenes, (height, width), seed)}
+    result: dict[str, Any] = {"scenes": measure_scenes(scenes, (height, width), seed, camouflage)}
     if photos is not None:
         result["photos"] = measure_photos(photos, short_side, limit)
     typer.echo(json.dumps(result, indent=2))

@@ -44,10 +44,11 @@ def ensure_store(store: Path, *source: str, title: str) -> None:
         call(title, *("depthgen", "run", *source, "--store", str(store), "--with-masks", "--json"))
 
 
-def fit(config: Path, run: Path, *options: str) -> dict[str, Any]:
-    """Train a resolved configuration; an interrupted run resumes."""
+def fit(config: Path, run: Path, *options: str, fork: Path | None = None) -> dict[str, Any]:
+    """Train a resolved configuration, from `fork`'s state if given; an interrupted run resumes."""
     started, saved = (run / "run.json").exists(), (run / "latest").exists()
     again = ["--resume"] if saved else ["--overwrite"] if started else []
+    again += ["--fork", str(fork)] if fork and not saved else []
     where = ("--config", str(config), "--out", str(run))
     return call("Fit", "trainer", "fit", *where, *again, *options, "--json")
 

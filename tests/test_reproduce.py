@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 
@@ -219,6 +220,58 @@ class TestAblation:
         budgets = {config.schedule.iterations for config in configs}
         assert len(budgets) == 1, "the same budget for all"
 
+    def test_variants_equal_their_stem_until_distillation_starts(self, study) -> None:
+        import ablate_scenes
+
+        branches = {n: v for n, v in ablate_scenes.VARIANTS.items() if v.stem is not None}
+        assert set(branches) >= {"distill", "distill-iou"}
+        for variant in branches.values():
+            stem = ablate_scenes.VARIANTS[variant.stem].config(study).model_dump()
+            branch = variant.config(study).model_dump()
+            differing = {key for key in branch if branch[key] != stem[key]}
+            assert differing == {"name", "distillation"}
+            assert stem["checkpoints"]["every"] == branch["distillation"]["start"]
+
+    def test_variants_of_one_stem_are_never_trained_side_by_side(self) -> None:
+        import ablate_scenes
+
+        names = ["boxinst", "both", "distill", "distill-iou", "distill-exact"]
+        assert ablate_scenes.families(names) == [
+            ["boxinst"],
+            ["both", "distill", "distill-iou"],
+            ["distill-exact"],
+        ]
+
+    def test_iou_of_given_boxes_is_that_of_the_pixels(
+        self, pipelines: Path, tmp_path: Path
+    ) -> None:
+        from pycocotools import mask as rle
+
+        from given_boxes import mean_mask_iou
+
+        exact = np.zeros((8, 10), np.uint8)
+        exact[2:6, 2:8] = 1  # 24 pixels
+        half = exact.copy()
+        half[2:4] = 0  # 12 of them
+        encoded = [rle.encode(np.asfortranarray(mask)) for mask in (exact, half)]
+        full, part = [{**one, "counts": one["counts"].decode()} for one in encoded]
+        polygon = [[2, 2, 8, 2, 8, 6, 2, 6]]
+        annotations = [
+            {"id": 1, "image_id": 5, "segmentation": full, "camouflaged": True},
+            {"id": 2, "image_id": 5, "segmentation": polygon, "camouflaged": False},
+            {"id": 3, "image_id": 5, "segmentation": full, "iscrowd": 1},
+        ]
+        document = {"images": [{"id": 5, "height": 8, "width": 10}], "annotations": annotations}
+        truth, found = tmp_path / "truth.json", tmp_path / "found.json"
+        truth.write_text(json.dumps(document))
+        found.write_text(
+            json.dumps([{"id": 2, "segmentation": full}, {"id": 1, "segmentation": part}])
+        )
+        assert mean_mask_iou(found, truth) == {"all": 0.75, "camouflaged": 0.5, "plain": 1.0}
+        found.write_text("[]")
+        with pytest.raises(ValueError, match="no mask for annotation 1"):
+            mean_mask_iou(found, truth)
+
     def test_table_has_mean_and_spread_of_teacher_and_student(self, study) -> None:
         import ablate_scenes
 
@@ -226,7 +279,11 @@ class TestAblation:
             folder = study.folder("distill", seed)
             folder.mkdir(parents=True)
             scores = {
-                weights: {"ap": ap + extra, "ap50": 0.5, "ap75": 0.1}
+                weights: {
+                    **dict.fromkeys(ablate_scenes.COLUMNS, 0.1),
+                    "ap": ap + extra,
+                    "ap50": 0.5,
+                }
                 for weights, extra in (("teacher", 0.01), ("student", 0.0))
             }
             (folder / "result.json").write_text(json.dumps({"segm": scores}))

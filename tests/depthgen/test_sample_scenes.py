@@ -21,6 +21,18 @@ def scenes() -> list[Scene]:
     return [render_scene(scene_seed(0, "val", index), SIZE) for index in range(80)]
 
 
+@pytest.mark.parametrize("camouflage", [0.0, 1.0])
+def test_camouflage_changes_paint_and_nothing_else(camouflage: float) -> None:
+    usual = [render_scene(scene_seed(0, "val", index), SIZE) for index in range(4)]
+    asked = [
+        render_scene(scene_seed(0, "val", index), SIZE, camouflage=camouflage) for index in range(4)
+    ]
+    for one, other in zip(usual, asked, strict=True):
+        assert (other.camouflaged == bool(camouflage)).all()
+        np.testing.assert_array_equal(one.inverse_depth, other.inverse_depth)
+        np.testing.assert_array_equal(one.masks, other.masks)
+
+
 def test_the_same_seed_draws_the_same_bytes() -> None:
     first, second = (render_scene(scene_seed(3, "train", 7), SIZE) for _ in range(2))
     assert first.image.tobytes() == second.image.tobytes()

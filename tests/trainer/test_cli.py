@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from boxdepth.trainer.cli.main import _run
+from boxdepth.trainer.engine.checkpoint import load_checkpoint
 from boxdepth.trainer.engine.log import read_metrics
 
 
@@ -256,6 +257,37 @@ def test_init_takes_the_weights_of_another_run(fit) -> None:
     code, _, said = fit("--out", "second", "--init", "first", "--max-iterations", 1)
     assert code == 0
     assert "tensors loaded" in said
+
+
+def test_a_fork_with_the_same_settings_learns_what_the_run_would_have_learnt(fit) -> None:
+    assert fit("--out", "whole")[0] == 0
+    assert fit("--out", "stem", "--max-iterations", 3)[0] == 0
+    code, _, said = fit("--out", "branch", "--fork", "stem")
+    assert code == 0
+    assert "iteration 3" in said
+    for name, tensor in _newest_weights("whole").items():
+        assert torch.equal(tensor, _newest_weights("branch")[name]), name
+    assert len(_newest_weights("stem")) == len(_newest_weights("branch"))
+
+
+def test_a_fork_may_have_other_losses_but_not_another_network(fit) -> None:
+    fit("--out", "stem", "--max-iterations", 3)
+    code, _, _ = fit("--out", "branch", "--fork", "stem", "--set", "losses.color=0")
+    assert code == 0
+    code, _, said = fit("--out", "b2", "--fork", "stem", "--set", "model.mask_head.depth=off")
+    assert code == 2
+    assert "can't go on from there" in said
+    assert not Path("b2/run.json").exists()
+    code, _, said = fit("--out", "b3", "--fork", "nowhere")
+    assert code == 3
+    assert "nowhere" in said
+    code, _, said = fit("--out", "b4", "--fork", "stem", "--init", "stem")
+    assert code == 2
+    assert "--fork already says" in said
+
+
+def _newest_weights(run: str) -> dict[str, torch.Tensor]:
+    return load_checkpoint(sorted(Path(run, "checkpoints").glob("step-*"))[-1]).model
 
 
 def test_check_data_counts_what_is_left_out(trainer, make_store) -> None:

@@ -28,6 +28,9 @@ def sample(
     val: Annotated[int, typer.Option(min=0, help="Scenes to validate on.")] = 200,
     size: Annotated[str, typer.Option(help="HEIGHTxWIDTH in pixels.")] = "192x256",
     seed: Annotated[int, typer.Option(min=0, help="Equal seeds draw equal scenes.")] = 0,
+    camouflage: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of shapes coloured like what is behind them.")
+    ] = 0.4,
     json: Json = False,
 ) -> None:
     """Draw scenes: images, boxes, exact masks and exact depth for everyone."""
@@ -42,6 +45,7 @@ def sample(
             val=val,
             size=shape,
             seed=seed,
+            camouflage=camouflage,
             progress=progress,
         )
     say(f"{report.train} + {report.val} scenes with {report.instances} instances in {report.root}")

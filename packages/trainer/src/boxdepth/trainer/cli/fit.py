@@ -71,6 +71,13 @@ def fit(
             rich_help_panel=PRESET,
         ),
     ] = None,
+    fork: Annotated[
+        Path | None,
+        typer.Option(
+            help="Go on where another run stands, with other settings, in a new folder.",
+            rich_help_panel=PRESET,
+        ),
+    ] = None,
     train: Annotated[
         Path | None, typer.Option(help="Store to learn from.", rich_help_panel=DATA)
     ] = None,
@@ -117,7 +124,8 @@ def fit(
     }  # fmt: skip
     request = run_setup.Request(
         preset=preset, config=config, settings=tuple(settings or ()), flags=flags, out=out,
-        resume=resume, overwrite=overwrite, init=init, max_iterations=max_iterations,
+        resume=resume, overwrite=overwrite, init=init, fork=fork,
+        max_iterations=max_iterations,
     )  # fmt: skip
     plan = run_setup.plan_run(request, presets.PRESETS)
     target = choose_device(device, local_rank=world.local_rank)
@@ -130,19 +138,21 @@ def fit(
             stack.enter_context(lock_run(plan.folder))
         # Before anything is written: its weights may be missing, and then there is no run yet.
         learner = assemble.build_learner(plan.config, target, world)
+        _introduce(plan, target)
+        progress = run_setup.starting_point(plan, learner)
         if world.is_main:
             run_setup.start_folder(plan, command=shlex.join(["trainer", *sys.argv[1:]]))
         barrier()
-        _introduce(plan, target)
-        result = _train(plan, learner, live=bar_wanted(), silent=not world.is_main)
+        result = _train(plan, learner, progress, live=bar_wanted(), silent=not world.is_main)
     if world.is_main:
         emit(result, as_json=as_json)
 
 
-def _train(plan: Plan, learner: Learner, *, live: bool, silent: bool) -> dict[str, Any]:
+def _train(
+    plan: Plan, learner: Learner, progress: Progress, *, live: bool, silent: bool
+) -> dict[str, Any]:
     world = world_from_environment()
     config = plan.config
-    progress = run_setup.starting_point(plan, learner)
     spec = assemble.inference_spec(config)
     val = plan.val
     score = scorer(val, config.data.val_annotations) if val is not None else None

@@ -18,6 +18,7 @@ from boxdepth.trainer.data.validation_set import ValidationSet, open_validation_
 from boxdepth.trainer.engine.checkpoint import (
     BEST,
     LATEST,
+    MODEL,
     Checkpoint,
     find_checkpoint,
     load_checkpoint,
@@ -55,6 +56,7 @@ class Request:
     resume: bool
     overwrite: bool
     init: Path | None
+    fork: Path | None
     max_iterations: int | None
 
 
@@ -70,6 +72,7 @@ class Plan:
     resume: bool
     overwrite: bool
     init: Path | None
+    fork: Path | None
 
 
 def plan_run(request: Request, known: Mapping[str, Callable[[], RunConfig]]) -> Plan:
@@ -82,6 +85,8 @@ def plan_run(request: Request, known: Mapping[str, Callable[[], RunConfig]]) -> 
     """
     if request.resume and request.overwrite:
         raise ConfigError("--resume and --overwrite exclude each other")
+    if request.fork and (request.init or request.resume):
+        raise ConfigError("--fork already says where the run starts: without --init and --resume")
     config = _resolve(request, known)
     folder = request.out or Path("runs") / config.name
     if (folder / RUN).exists() and not (request.resume or request.overwrite):
@@ -100,7 +105,7 @@ def plan_run(request: Request, known: Mapping[str, Callable[[], RunConfig]]) -> 
     if val is None:
         config = apply_overrides(config, ["data.val=null"])
     _check_annotations(config)
-    if request.init is None:
+    if request.init is None and request.fork is None:
         _check_frozen(config)
     if request.resume:
         _check_same(folder, config, train)
@@ -115,6 +120,7 @@ def plan_run(request: Request, known: Mapping[str, Callable[[], RunConfig]]) -> 
         resume=request.resume,
         overwrite=request.overwrite,
         init=request.init,
+        fork=request.fork,
     )
 
 
@@ -182,7 +188,8 @@ def _check_same(folder: Path, config: RunConfig, train: TrainingSet) -> None:
         raise ConfigError(
             f"{folder} was started with other settings, it can't go on with these: "
             + "; ".join(changed)
-            + ". Start a new run from its weights: --init and another --out"
+            + ". Start a new run with another --out: from its weights (--init), or from where it "
+            "stands (--fork)"
         )
 
 
@@ -264,9 +271,31 @@ def starting_point(plan: Plan, learner: Learner) -> Progress:
             say(f"  goes on from {folder.name}")
             return restore(learner, checkpoint)
         say("  no checkpoint yet: starts from the beginning")
+    if plan.fork is not None:
+        return fork(learner, plan.fork)
     if plan.init is not None:
         say(f"  {initialise(learner, plan.init)}")
     return Progress()
+
+
+def fork(learner: Learner, source: Path) -> Progress:
+    """Go on where another run stands, with its optimiser and its counters.
+
+    Raises:
+        ConfigError: its network or its optimiser is another.
+        CheckpointError: damaged, or none there.
+    """
+    newest = None if (source / MODEL).is_file() else load_newest(source / "checkpoints")
+    folder, checkpoint = newest or (source, load_checkpoint(find_checkpoint(source)))
+    try:
+        progress = restore(learner, checkpoint)
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise ConfigError(
+            f"--fork {source}: its network or optimiser is not this run's, it can't go on from "
+            f"there ({str(error).splitlines()[0]}); --init takes the weights that fit"
+        ) from error
+    say(f"  goes on from {folder}, iteration {progress.step}")
+    return progress
 
 
 def initialise(learner: Learner, source: Path) -> str:

@@ -211,10 +211,14 @@ def _shaded(
 
 
 def _paints(
-    rng: np.random.Generator, drawn: list[_Drawn], camera: Camera, backdrop: Backdrop
+    rng: np.random.Generator,
+    drawn: list[_Drawn],
+    camera: Camera,
+    backdrop: Backdrop,
+    camouflage: float,
 ) -> tuple[list[Paint], Bool[np.ndarray, "n"]]:
     """One paint a shape; camouflaged ones take what is behind their middle."""
-    camouflaged = rng.random(len(drawn)) < CAMOUFLAGED_SHARE
+    camouflaged = rng.random(len(drawn)) < camouflage
     paints = []
     for item, hidden in zip(drawn, camouflaged, strict=True):
         row = min((item.rows.start + item.rows.stop) // 2, camera.height - 1)
@@ -257,12 +261,19 @@ def check_size(size: tuple[int, int]) -> None:
         raise ConfigError(f"a scene of {size[0]}x{size[1]} pixels was asked for; at least 48x48")
 
 
-def render_scene(seed_sequence: np.random.SeedSequence, size: tuple[int, int]) -> Scene:
+def render_scene(
+    seed_sequence: np.random.SeedSequence,
+    size: tuple[int, int],
+    *,
+    camouflage: float = CAMOUFLAGED_SHARE,
+) -> Scene:
     """Draw one scene.
 
     Args:
         seed_sequence: Source of every choice; the same sequence and size give the same bytes.
         size: (height, width) in pixels, at least 48 each.
+        camouflage: Share of the shapes that wear what is behind them, in [0, 1]. Whatever it is,
+            the shapes and the depth of the scene stay the same.
 
     Returns:
         The scene. It has at least one shape.
@@ -284,7 +295,7 @@ def render_scene(seed_sequence: np.random.SeedSequence, size: tuple[int, int]) -
     for item in drawn:
         _shadow(image, camera, item, sun)
     _hazed(image, inverse_depth, backdrop)
-    paints, camouflaged = _paints(rng, drawn, camera, backdrop)
+    paints, camouflaged = _paints(rng, drawn, camera, backdrop, camouflage)
     for index, (item, paint) in enumerate(zip(drawn, paints, strict=True)):
         placed = item.placed
         relief = item.surface.relief * np.float32(placed.size)

@@ -9,6 +9,7 @@ import numpy as np
 
 from boxdepth.depthgen.datasets.sample.cityscapes import CityscapesWriter
 from boxdepth.depthgen.datasets.sample.coco import CocoWriter
+from boxdepth.depthgen.datasets.sample.palette import CAMOUFLAGED_SHARE
 from boxdepth.depthgen.datasets.sample.render import check_size, render_scene
 from boxdepth.depthgen.store.errors import ConfigError
 
@@ -54,7 +55,15 @@ def scene_seed(seed: int, part: Part, index: int) -> np.random.SeedSequence:
     return np.random.SeedSequence(seed, spawn_key=(_STREAMS[part], index))
 
 
-def _check(out: Path, layout: str, train: int, val: int, size: tuple[int, int], seed: int) -> None:
+def _check(
+    out: Path,
+    layout: str,
+    train: int,
+    val: int,
+    size: tuple[int, int],
+    seed: int,
+    camouflage: float,
+) -> None:
     check_size(size)
     if layout not in ("coco", "cityscapes"):
         raise ConfigError(f"layout is {layout!r}; expected 'coco' or 'cityscapes'")
@@ -62,6 +71,8 @@ def _check(out: Path, layout: str, train: int, val: int, size: tuple[int, int], 
         raise ConfigError(
             f"train {train}, val {val}, seed {seed}: none may be negative, one split not empty"
         )
+    if not 0 <= camouflage <= 1:
+        raise ConfigError(f"camouflage is {camouflage:g}; expected a share of the shapes, 0 to 1")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} is not an empty folder: name a new one, or empty it")
 
@@ -74,6 +85,7 @@ def write_sample(
     val: int = 200,
     size: tuple[int, int] = (192, 256),
     seed: int = 0,
+    camouflage: float = CAMOUFLAGED_SHARE,
     progress: Callable[[int, int], None] | None = None,
 ) -> SampleReport:
     """Draw scenes into a folder, in COCO's or Cityscapes' layout, with exact depth beside them.
@@ -92,6 +104,7 @@ def write_sample(
         val: Scenes in the validation split.
         size: (height, width) in pixels, at least 48 each.
         seed: Any number from 0.
+        camouflage: Share of the shapes that wear the colours of what is behind them, in [0, 1].
         progress: Told (scenes done, scenes in all) after each scene.
 
     Returns:
@@ -100,14 +113,14 @@ def write_sample(
     Raises:
         ConfigError: An argument is out of range, or ``out`` holds something already.
     """
-    _check(out, layout, train, val, size, seed)
+    _check(out, layout, train, val, size, seed, camouflage)
     writer_of = CocoWriter if layout == "coco" else CityscapesWriter
     done = instances = camouflaged = 0
     splits: tuple[tuple[Literal["train", "val"], int], ...] = (("train", train), ("val", val))
     for split, count in splits:
         writer = writer_of(out, split)
         for index in range(count):
-            scene = render_scene(scene_seed(seed, split, index), size)
+            scene = render_scene(scene_seed(seed, split, index), size, camouflage=camouflage)
             writer.add(index, scene)
             instances += len(scene.labels)
             camouflaged += int(scene.camouflaged.sum())
