@@ -24,16 +24,18 @@ PRESET_OF: Mapping[DataName, str] = {
 
 
 def base_settings(data: DataName) -> Settings:
-    """What makes the preset of a data set the whole method there.
+    """What makes the preset of a data set the whole method there."""
+    return short_run_teacher(PRESETS[PRESET_OF[data]]()) if data == "scenes" else ()
 
-    Scenes: the teacher starts a quarter of the way between the two drops of the learning rate and
+
+def short_run_teacher(config: RunConfig) -> Settings:
+    """Self-distillation for a run of some hundred iterations.
+
+    The teacher starts a quarter of the way between the two drops of the learning rate and
     sees the largest of the student's sizes, as on COCO. Its memory is 100 steps, not 1000,
     since the distillation lasts some hundred steps, not 25 000.
     """
-    if data != "scenes":
-        return ()
-    preset = PRESETS[PRESET_OF[data]]()
-    images, (first, second) = preset.data.augmentation, preset.schedule.steps
+    images, (first, second) = config.data.augmentation, config.schedule.steps
     return (
         "distillation.method=depth_matching",
         f"distillation.start={first + (second - first) // 4}",

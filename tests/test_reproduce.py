@@ -197,13 +197,13 @@ class TestAblation:
 
         facts = {"train": 8, "val": 4, "instances": 40, "camouflaged": 12}
         (tmp_path / "scenes.json").write_text(json.dumps(facts))
-        return ablate_scenes.Study(out=tmp_path, scale=1.0, device="cpu")
+        return ablate_scenes.ScenesStudy(out=tmp_path, scale=1.0, device="cpu")
 
     def test_variants_differ_in_what_their_titles_say(self, study, rows: ModuleType) -> None:
-        import ablate_scenes
+        import ablation
 
         def losses(name: str) -> tuple[float, float, str]:
-            row = rows.ROWS[ablate_scenes.VARIANTS[name].row]
+            row = rows.ROWS[ablation.VARIANTS[name].row]
             config = rows.config_of(row, "scenes")
             return (
                 config.losses.depth,
@@ -216,27 +216,27 @@ class TestAblation:
         assert losses("cons") == (0, 1, "off")
         assert losses("both") == (1, 1, "off")
         assert losses("distill") == (1, 1, "depth_matching")
-        configs = [variant.config(study) for variant in ablate_scenes.VARIANTS.values()]
+        configs = [variant.config(study) for variant in ablation.VARIANTS.values()]
         budgets = {config.schedule.iterations for config in configs}
         assert len(budgets) == 1, "the same budget for all"
 
     def test_variants_equal_their_stem_until_distillation_starts(self, study) -> None:
-        import ablate_scenes
+        import ablation
 
-        branches = {n: v for n, v in ablate_scenes.VARIANTS.items() if v.stem is not None}
+        branches = {n: v for n, v in ablation.VARIANTS.items() if v.stem is not None}
         assert set(branches) >= {"distill", "distill-iou"}
         for variant in branches.values():
-            stem = ablate_scenes.VARIANTS[variant.stem].config(study).model_dump()
+            stem = ablation.VARIANTS[variant.stem].config(study).model_dump()
             branch = variant.config(study).model_dump()
             differing = {key for key in branch if branch[key] != stem[key]}
             assert differing == {"name", "distillation"}
             assert stem["checkpoints"]["every"] == branch["distillation"]["start"]
 
     def test_variants_of_one_stem_are_never_trained_side_by_side(self) -> None:
-        import ablate_scenes
+        import ablation
 
         names = ["boxinst", "both", "distill", "distill-iou", "distill-exact"]
-        assert ablate_scenes.families(names) == [
+        assert ablation.families(names) == [
             ["boxinst"],
             ["both", "distill", "distill-iou"],
             ["distill-exact"],
@@ -273,21 +273,21 @@ class TestAblation:
             mean_mask_iou(found, truth)
 
     def test_table_has_mean_and_spread_of_teacher_and_student(self, study) -> None:
-        import ablate_scenes
+        import ablation
 
         for seed, ap in enumerate((0.10, 0.20)):
             folder = study.folder("distill", seed)
             folder.mkdir(parents=True)
             scores = {
                 weights: {
-                    **dict.fromkeys(ablate_scenes.COLUMNS, 0.1),
+                    **dict.fromkeys(ablation.COLUMNS, 0.1),
                     "ap": ap + extra,
                     "ap50": 0.5,
                 }
                 for weights, extra in (("teacher", 0.01), ("student", 0.0))
             }
             (folder / "result.json").write_text(json.dumps({"segm": scores}))
-        text = ablate_scenes.markdown(study, ablate_scenes.VARIANTS)
+        text = ablation.markdown(study)
         assert "30 % of the objects camouflaged" in text
         assert "| 16.0 ± 7.1 (15.0 ± 7.1) | 50.0 ± 0.0 (50.0 ± 0.0) |" in text
         assert "BoxInst" not in text, "no line for what wasn't run"
@@ -295,12 +295,12 @@ class TestAblation:
     def test_runs_of_another_length_need_another_folder(self, study) -> None:
         import typer
 
-        import ablate_scenes
+        import ablation
 
-        ablate_scenes.refuse_other_study(study)
-        ablate_scenes.refuse_other_study(study)
+        ablation.refuse_other_study(study)
+        ablation.refuse_other_study(study)
         with pytest.raises(typer.BadParameter, match="use --out"):
-            ablate_scenes.refuse_other_study(replace(study, scale=0.5))
+            ablation.refuse_other_study(replace(study, scale=0.5))
 
     def test_exact_store_holds_the_drawn_depth(self, pipelines: Path, tmp_path: Path) -> None:
         from boxdepth.depthgen.datasets.sample import write_sample
