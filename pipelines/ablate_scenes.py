@@ -6,7 +6,7 @@ draws scenes, generates pseudo-depth, trains every variant with every seed for t
 iterations, scores masks on unseen scenes, and writes `ablation.md`: mean and spread. Finished runs
 are kept and interrupted ones resume, so the command may be stopped and repeated, also with more
 seeds or other variants. Runs that differ only from some iteration on share what comes before it:
-the distilled ones fork from the run without distillation where the teacher is born.
+those with L_cons fork where it sets in, the distilled ones where the teacher is born.
 """
 
 import json

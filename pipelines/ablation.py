@@ -32,7 +32,8 @@ class Variant:
     """The paper's row whose method it has."""
     exact_depth: bool = False
     stem: str | None = None
-    """The variant that this one is equal to until distillation starts; it forks from there."""
+    """The variant that this one equals until L_cons sets in (iteration W) or, if it distils, until
+    the teacher is born; it forks from the last checkpoint before."""
     settings: tuple[str, ...] = ()
     """What differs from the row."""
     extra: bool = False
@@ -44,8 +45,9 @@ class Variant:
         data = config.data.model_copy(
             update={"train": study.store("train2017", exact=self.exact_depth), "val": None}
         )
-        every = min(config.distillation.start or 1, config.schedule.iterations)
-        checkpoints = config.checkpoints.model_copy(update={"every": every, "keep": 3})
+        every = min(config.losses.warmup_iterations or 1, config.schedule.iterations)
+        keep = config.schedule.iterations // every + 1
+        checkpoints = config.checkpoints.model_copy(update={"every": every, "keep": keep})
         config = config.model_copy(update={"data": data, "checkpoints": checkpoints})
         return apply_overrides(config, [*self.settings, *study.settings])
 
@@ -53,8 +55,8 @@ class Variant:
 VARIANTS: Mapping[str, Variant] = {
     "boxinst": Variant(title="BoxInst", row="boxinst-r50-1x"),
     "depth": Variant(title="+ L_depth", row="terms-depth"),
-    "cons": Variant(title="+ L_cons", row="terms-cons"),
-    "both": Variant(title="+ both", row="terms-both"),
+    "cons": Variant(title="+ L_cons", row="terms-cons", stem="boxinst"),
+    "both": Variant(title="+ both", row="terms-both", stem="depth"),
     "distill-iou": Variant(
         title="+ both + distillation, IoU match", row="teacher-800-iou", stem="both"
     ),
@@ -74,6 +76,12 @@ VARIANTS: Mapping[str, Variant] = {
     "condinst": Variant(title="CondInst, learnt from masks", row="condinst-r50-1x"),
     "tau-0.3": Variant(title="+ both, tau_d = 0.3", row="tau-0.3", extra=True),
     "tau-0.7": Variant(title="+ both, tau_d = 0.7", row="tau-0.7", extra=True),
+    "sum": Variant(
+        title="+ both, depth layer added instead of multiplied",
+        row="terms-both",
+        settings=("model.mask_head.depth=sum",),
+        extra=True,
+    ),
     "whole-image": Variant(
         title="+ both, L_cons on the whole image",
         row="terms-both",
@@ -164,14 +172,14 @@ def run_variant(study: Study, name: str, seed: int) -> None:
     asked = folder / "asked.json"
     asked.write_text(config.model_dump_json(indent=2) + "\n")
     device = ("--device", study.device)
+    has_teacher = config.distillation.method != "off"
     fork = None
     if variant.stem is not None:
         run_variant(study, variant.stem, seed)
         stem = study.folder(variant.stem, seed) / "run" / "checkpoints"
-        fork = step_folder(stem, config.distillation.start)
-    # Not there any more: the stem was interrupted and went on past it. Then from the beginning.
-    fitted = fit(asked, folder / "run", *device, fork=fork if fork and fork.is_dir() else None)
-    has_teacher = config.distillation.method != "off"
+        last = config.distillation.start if has_teacher else config.losses.warmup_iterations
+        fork = step_folder(stem, last - last % config.checkpoints.every)
+    fitted = fit(asked, folder / "run", *device, fork=fork)
     scores = {
         weights: judge(study, folder, weights)
         for weights in (("teacher", "student") if has_teacher else ("student",))
@@ -184,7 +192,10 @@ def families(names: Iterable[str]) -> list[list[str]]:
     """The variants, those with one stem together: it must not be trained twice at a time."""
     groups: dict[str, list[str]] = {}
     for name in names:
-        groups.setdefault(VARIANTS[name].stem or name, []).append(name)
+        root = name
+        while stem := VARIANTS[root].stem:
+            root = stem
+        groups.setdefault(root, []).append(name)
     return list(groups.values())
 
 

@@ -220,7 +220,7 @@ class TestAblation:
         budgets = {config.schedule.iterations for config in configs}
         assert len(budgets) == 1, "the same budget for all"
 
-    def test_variants_equal_their_stem_until_distillation_starts(self, study) -> None:
+    def test_variants_equal_their_stem_until_they_fork(self, study) -> None:
         import ablation
 
         branches = {n: v for n, v in ablation.VARIANTS.items() if v.stem is not None}
@@ -229,8 +229,14 @@ class TestAblation:
             stem = ablation.VARIANTS[variant.stem].config(study).model_dump()
             branch = variant.config(study).model_dump()
             differing = {key for key in branch if branch[key] != stem[key]}
-            assert differing == {"name", "distillation"}
-            assert stem["checkpoints"]["every"] == branch["distillation"]["start"]
+            assert differing == {
+                "name",
+                "losses" if branch["distillation"]["method"] == "off" else "distillation",
+            }
+            for key in set(branch["losses"]) - {"consistency"}:
+                assert branch["losses"][key] == stem["losses"][key]
+            kept = branch["checkpoints"]["every"] * branch["checkpoints"]["keep"]
+            assert kept >= branch["schedule"]["iterations"], "none is deleted"
 
     def test_variants_of_one_stem_are_never_trained_side_by_side(self) -> None:
         import ablation

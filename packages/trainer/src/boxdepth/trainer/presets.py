@@ -19,6 +19,7 @@ from boxdepth.trainer.config import (
     MaskHead,
     Model,
     Optimizer,
+    Pairs,
     RunConfig,
     Sampling,
     Schedule,
@@ -174,7 +175,8 @@ def scenes_tiny() -> RunConfig:
         data=Data(
             train=Path("stores/scenes-train2017.zarr"),
             val=Path("stores/scenes-val2017.zarr"),
-            batch_size=8,
+            # Twice the steps with half the images each: +4 mask AP for the same time (lab-log).
+            batch_size=4,
             workers=1,
             augmentation=Augmentation(short_sides=(176, 192, 208), max_size=320),
             bottom_rows_removed=0,
@@ -190,18 +192,20 @@ def scenes_tiny() -> RunConfig:
             fcos=FcosHead(convs=2),
             mask_branch=MaskBranch(channels=32, convs=2),
         ),
-        losses=Losses(warmup_iterations=300),
+        # Two cells of stride 4 are 1 % of a COCO image's short side and 4 % of a scene's: there the
+        # pairs would reach beyond the boxes and fill them (lab-log).
+        losses=Losses(warmup_iterations=300, pairs=Pairs(dilation=1)),
         # AdamW: SGD at 0.02 reaches half of its AP in as many iterations (lab-log).
         optimizer=Optimizer(
             name="adamw",
             learning_rate=0.001,
-            reference_batch_size=8,
+            reference_batch_size=4,
             weight_decay=0.05,
             clip_norm=10.0,
         ),
-        schedule=Schedule(iterations=800, steps=(600, 725), warmup_iterations=50),
+        schedule=Schedule(iterations=1600, steps=(1200, 1450), warmup_iterations=50),
         inference=Inference(short_side=192, max_size=320, batch_size=8),
-        checkpoints=Checkpoints(every=200),
+        checkpoints=Checkpoints(every=400),
     )
 
 
