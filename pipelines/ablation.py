@@ -76,16 +76,24 @@ VARIANTS: Mapping[str, Variant] = {
     "condinst": Variant(title="CondInst, learnt from masks", row="condinst-r50-1x"),
     "tau-0.3": Variant(title="+ both, tau_d = 0.3", row="tau-0.3", extra=True),
     "tau-0.7": Variant(title="+ both, tau_d = 0.7", row="tau-0.7", extra=True),
-    "sum": Variant(
-        title="+ both, depth layer added instead of multiplied",
-        row="terms-both",
-        settings=("model.mask_head.depth=sum",),
+    "product": Variant(
+        title="+ L_depth, mask logit times depth",
+        row="terms-depth",
+        settings=("model.mask_head.depth=product",),
         extra=True,
     ),
-    "whole-image": Variant(
-        title="+ both, L_cons on the whole image",
+    "product-both": Variant(
+        title="+ both, mask logit times depth",
         row="terms-both",
-        settings=("losses.consistency_region=image",),
+        stem="product",
+        settings=("model.mask_head.depth=product",),
+        extra=True,
+    ),
+    "in-box": Variant(
+        title="+ both, L_cons in the box",
+        row="terms-both",
+        stem="depth",
+        settings=("losses.consistency_region=box",),
         extra=True,
     ),
     "no-warmup": Variant(
@@ -212,11 +220,10 @@ def judge(study: Study, folder: Path, weights: str) -> dict[str, Any]:
     predictions, given = folder / f"{weights}.json", folder / f"{weights}-given.json"
     predict(run, store, predictions, *options)
     found = score(predictions, study.annotations, "--iou-type", "segm")["segm"]
+    found.pop("per_class", None)
     predict(run, store, given, "--boxes", str(study.annotations), *options)
     overlap = mean_mask_iou(given, study.annotations)
-    return {key: value for key, value in found.items() if key != "per_class"} | {
-        f"given_boxes_{kind}": value for kind, value in overlap.items()
-    }
+    return {**found, **{f"given_boxes_{kind}": value for kind, value in overlap.items()}}
 
 
 COLUMNS: Mapping[str, str] = {
