@@ -187,7 +187,8 @@ def run_variant(study: Study, name: str, seed: int) -> None:
         stem = study.folder(variant.stem, seed) / "run" / "checkpoints"
         last = config.distillation.start if has_teacher else config.losses.warmup_iterations
         fork = step_folder(stem, last - last % config.checkpoints.every)
-    fitted = fit(asked, folder / "run", *device, fork=fork)
+    # A stem whose checkpoint was deleted, to save room, say: then from the beginning.
+    fitted = fit(asked, folder / "run", *device, fork=fork if fork and fork.is_dir() else None)
     scores = {
         weights: judge(study, folder, weights)
         for weights in (("teacher", "student") if has_teacher else ("student",))
