@@ -63,9 +63,16 @@ def prepare(
     drawn = study.out / "scenes.json"
     if not drawn.is_file():
         asked = ("--train", str(train), "--val", str(val), "--seed", str(scene_seed))
-        asked = (*asked, "--camouflage", str(camouflage))
+        paint = ("--camouflage", str(camouflage))
         facts = call(
-            "Draw scenes", "depthgen", "sample", "--out", str(study.scenes), *asked, "--json"
+            "Draw scenes",
+            "depthgen",
+            "sample",
+            "--out",
+            str(study.scenes),
+            *asked,
+            *paint,
+            "--json",
         )
         drawn.write_text(json.dumps(facts) + "\n")
     source = ("--dataset", "coco", "--data-root", str(study.scenes))

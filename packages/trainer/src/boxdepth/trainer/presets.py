@@ -195,7 +195,7 @@ def scenes_tiny() -> RunConfig:
             mask_head=MaskHead(depth="sum"),
         ),
         # Two cells of stride 4 are 1 % of a COCO image's short side and 4 % of a scene's: there the
-        # pairs would reach beyond the boxes and fill them; so would depth pairs that end at the box.
+        # pairs would reach beyond the boxes and fill them; so would depth pairs cut at the box.
         losses=Losses(
             warmup_iterations=300,
             consistency=30,
