@@ -66,7 +66,11 @@ BOXTEACHER: Settings = (
     "distillation.gamma=0.5",
     "distillation.mask_affinity=0.1",
     "distillation.reliability=0",
+    "data.augmentation.color=strong",
+    "optimizer.norm_weight_decay=1e-4",
+    "inference.rescore=true",
 )
+BOXTEACHER_3X: Settings = (*BOXTEACHER, "data.augmentation.color=strong_blur")
 IOU_QUALITY: Settings = ("model.fcos.quality=iou",)
 IOU_MATCH: Settings = ("distillation.matching.alpha=1", "distillation.matching.beta=0")
 STUDENT_SIZE: Settings = ("distillation.teacher_short_side=null",)
@@ -142,7 +146,13 @@ WIDE: tuple[tuple[str, str, Settings, tuple[tuple[str, ScheduleName], ...]], ...
         "boxteacher",
         "BoxTeacher",
         BOXTEACHER,
-        (("R-50", "1x"), ("R-50", "3x"), ("R-101", "3x")),
+        (("R-50", "1x"),),
+    ),
+    (
+        "boxteacher",
+        "BoxTeacher",
+        BOXTEACHER_3X,
+        (("R-50", "3x"), ("R-101", "3x")),
     ),
     (
         "ours",

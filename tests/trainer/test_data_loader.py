@@ -121,6 +121,20 @@ def test_images_are_padded_at_the_right_and_bottom_to_32(dataset: TrainingSet) -
     assert batch.image_index.tolist() == [0, 0, 1, 1, 2, 2]
 
 
+def test_recoloured_images_are_padded_beside_the_clean_ones(make_store) -> None:
+    store = make_store(sizes=[(64, 96), (64, 80)])
+    options = SampleOptions(short_sides=(32,), max_size=200, flip=0.5, seed=3, color="strong_blur")
+    samples = [TrainingSet(store, options).load(index, epoch=1) for index in range(2)]
+    batch = collate(samples)
+    assert batch.student_images is not None
+    assert batch.student_images.shape == batch.images.shape
+    for k, sample in enumerate(samples):
+        h, w = sample.image.shape[-2:]
+        assert torch.equal(batch.images[k, :, :h, :w], sample.image)
+        assert torch.equal(batch.student_images[k, :, :h, :w], sample.student_image)
+        assert not batch.student_images[k, :, :, w:].any()
+
+
 def test_removed_rows_are_not_valid(make_store) -> None:
     store = make_store(sizes=[(64, 96)])
     options = SampleOptions(

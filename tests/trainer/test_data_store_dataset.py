@@ -49,6 +49,23 @@ def test_images_without_boxes_stay_if_asked_for(make_store) -> None:
     assert empty.labels.dtype == torch.int64
 
 
+def test_other_colours_are_for_the_student_alone(make_store) -> None:
+    store = make_store(sizes=[(64, 96)] * 4)
+    plain, strong = (TrainingSet(store, options(flip=0.5, color=c)) for c in ("none", "strong"))
+    changed = 0
+    for epoch in range(5):
+        for index in range(4):
+            clean, seen = (data.load(index, epoch=epoch) for data in (plain, strong))
+            assert clean.student_image is None
+            assert seen.student_image is not None
+            assert seen.student_image.shape == seen.image.shape
+            assert torch.equal(clean.image, seen.image)
+            assert torch.equal(clean.boxes_xyxy, seen.boxes_xyxy)
+            assert torch.equal(clean.inverse_depth, seen.inverse_depth)
+            changed += not torch.equal(seen.student_image, seen.image)
+    assert changed >= 10
+
+
 def test_centres_are_those_of_the_rasterised_box(make_store) -> None:
     sample = TrainingSet(make_store(sizes=[(64, 96)], boxes=awkward), options()).load(0, epoch=0)
     assert sample.centers_xy[0].tolist() == [(5 + 40) / 2, (5 + 30) / 2]

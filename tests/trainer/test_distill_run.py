@@ -1,15 +1,21 @@
 """Distillation inside the training step: when it begins, what it moves, and how it resumes."""
 
 import copy
+import dataclasses
 import math
 
+import pytest
 import torch
 from tests.trainer.test_pseudo import MODEL, make_batch
 
 from boxdepth.trainer import assemble, config
+from boxdepth.trainer.affinity import trusted_pairs
 from boxdepth.trainer.engine.distributed import World
 from boxdepth.trainer.engine.health import NonFiniteGuard
+from boxdepth.trainer.engine.monitors import pair_shares
 from boxdepth.trainer.engine.update import Learner, learn_step
+from boxdepth.trainer.geometry.boxes import box_bitmaps
+from boxdepth.trainer.structures import Batch
 
 START = 2
 CPU = torch.device("cpu")
@@ -17,13 +23,19 @@ CPU = torch.device("cpu")
 
 def make_learner(**distillation: object) -> Learner:
     """A small network that learns fast enough to see a difference."""
-    settings = {"method": "depth_matching", "start": START, "reliability": 0.1} | distillation
+    settings = {
+        "method": "depth_matching",
+        "start": START,
+        "reliability": 0.1,
+        "teacher_short_side": 128,
+        "teacher_max_size": 200,
+    } | distillation
     run = config.RunConfig(
         name="test",
         model=MODEL,
         data=config.Data(batch_size=2),
         losses=config.Losses(warmup_iterations=1),
-        distillation=config.Distillation(teacher_short_side=128, teacher_max_size=200, **settings),
+        distillation=config.Distillation(**settings),
         optimizer=config.Optimizer(learning_rate=0.01, reference_batch_size=2),
         schedule=config.Schedule(iterations=8, steps=(), warmup_iterations=0),
         inference=config.Inference(score_threshold=0.01),
@@ -119,3 +131,29 @@ def test_box_teacher_teaches_from_the_first_step() -> None:
     for step in train(learner, start=0, stop=3):
         assert math.isfinite(step["losses/pseudo_mask"])
         assert math.isfinite(step["losses/mask_affinity"])
+
+
+def test_student_sees_its_own_colours_and_the_teacher_the_clean_image() -> None:
+    learner = make_learner(teacher_short_side=None)
+    train(learner, start=0, stop=START)
+    assert learner.teacher is not None
+    seen: dict[str, torch.Tensor] = {}
+    for name, model in (("student", learner.model), ("teacher", learner.teacher)):
+        model.register_forward_pre_hook(
+            lambda _module, inputs, name=name: seen.update({name: inputs[0].clone()})
+        )
+    clean = make_batch()
+    batch = dataclasses.replace(clean, student_images=255 - clean.images)
+    numbers = learn_step(learner, START, [batch], guard=NonFiniteGuard())
+    assert torch.equal(seen["student"], 255 - clean.images)
+    assert torch.equal(seen["teacher"], clean.images)
+    assert float(numbers["monitors/color_pairs"]) == pytest.approx(_color_pairs(clean))
+
+
+def _color_pairs(batch: Batch) -> float:
+    """Share of in-box pairs that the clean image's colours put together."""
+    pairs = trusted_pairs(batch, color_threshold=0.3, depth_threshold=0.5)
+    grid = (batch.images.shape[-2] // 4, batch.images.shape[-1] // 4)
+    boxes = box_bitmaps(batch.boxes_xyxy, grid=grid, stride=4)
+    shares = pair_shares(pairs, boxes, batch.image_index)
+    return shares["color_pairs"].item()

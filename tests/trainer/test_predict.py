@@ -100,6 +100,24 @@ def test_chunks_change_nothing() -> None:
     assert [r.masks for r in large] == [r.masks for r in small]
 
 
+def test_rescoring_takes_the_root_of_score_times_mask_quality() -> None:
+    dense = outputs()
+    found = detect(dense, SIZES)
+    sizes = [(64, 96), (50, 70)]
+    plain = predict_masks(dense, found, SPEC, original_sizes=sizes, drop_empty_boxes=False)
+    again = predict_masks(
+        dense, found, SPEC, original_sizes=sizes, drop_empty_boxes=False, rescore=True, chunk=3
+    )
+    for i, (before, after) in enumerate(zip(plain, again, strict=True)):
+        parts = mask_probabilities(dense.mask_features[i : i + 1], found[i], SPEC)
+        quality = [
+            p[p > 0.5].mean() if (p > 0.5).any() else 0.0 for part in parts for p in part.numpy()
+        ]
+        assert len(quality) > 3
+        np.testing.assert_allclose(after.scores, np.sqrt(before.scores * quality), rtol=1e-5)
+        assert after.masks == before.masks
+
+
 def test_an_image_without_detections_has_an_empty_answer() -> None:
     dense = outputs(bias=-30.0)
     found = detect(dense, SIZES)

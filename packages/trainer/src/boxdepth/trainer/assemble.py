@@ -53,6 +53,7 @@ def training_set(run: config.RunConfig, store: Path) -> TrainingSet:
         short_sides=data.augmentation.short_sides,
         max_size=data.augmentation.max_size,
         flip=data.augmentation.flip,
+        color=data.augmentation.color,
         seed=run.seed,
         supervision=data.supervision,
         mask_fraction=data.mask_fraction,

@@ -29,6 +29,9 @@ class Augmentation(Settings):
     short_sides: tuple[Positive, ...] = (640, 672, 704, 736, 768, 800)
     max_size: Positive = 1333
     flip: Fraction = 0.5
+    color: Literal["none", "strong", "strong_blur"] = "none"
+    """Colour jitter and greyscale, with blur or without, for the student's eyes only: the teacher
+    and the colour pairs see the image as it is (BoxTeacher)."""
 
 
 class Data(Settings):
@@ -235,6 +238,8 @@ class Inference(Settings):
     nms_iou: Fraction = 0.6
     max_detections: Positive = 100
     mask_threshold: Fraction = 0.5
+    rescore: bool = False
+    """Scores become sqrt(score x mask quality), as BoxTeacher's."""
     batch_size: Positive = 1
 
 

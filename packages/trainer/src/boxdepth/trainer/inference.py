@@ -30,6 +30,7 @@ class InferenceSpec:
     nms_iou: float = 0.6
     max_detections: int = 100
     mask_threshold: float = 0.5
+    rescore: bool = False
     batch_size: int = 1
     autocast: torch.dtype | None = None
 
@@ -70,6 +71,7 @@ def _predict(
         spec.mask_head,
         original_sizes=[geometry.old_size for geometry in geometries],
         mask_threshold=spec.mask_threshold,
+        rescore=spec.rescore,
         drop_empty_boxes=all(boxes is None for boxes in given),
     )
 

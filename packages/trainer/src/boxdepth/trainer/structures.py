@@ -45,6 +45,8 @@ class Sample:
     image_id: int
     original_size: tuple[int, int]
     """(height, width) before augmentation."""
+    student_image: UInt8[Tensor, "3 h w"] | None = None
+    """What the student sees, where its colours are changed; None: ``image``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +74,8 @@ class Batch:
     semantic_labels: Int64[Tensor, "b h8 w8"] | None = None
     """Class of the smallest mask at (8i + 4, 8j + 4), or the number of classes, for CondInst's
     semantic loss; None: taken from ``masks``, two pixels off."""
+    student_images: UInt8[Tensor, "b 3 h w"] | None = None
+    """What the student sees, where its colours are changed; None: ``images``."""
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
         """The same batch with every tensor on ``device``."""

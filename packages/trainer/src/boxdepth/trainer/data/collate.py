@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, UInt8
 
 from boxdepth.trainer.structures import MASK_STRIDE, Batch, Sample
 
@@ -19,17 +19,16 @@ def collate(samples: Sequence[Sample]) -> Batch:
     """
     sizes = np.array([sample.image.shape[-2:] for sample in samples], dtype=np.int64)
     height, width = (int(-(-side // SIZE_DIVISOR) * SIZE_DIVISOR) for side in sizes.max(axis=0))
-    images = np.zeros((len(samples), 3, height, width), dtype=np.uint8)
     depth = np.zeros((len(samples), 1, height, width), dtype=np.float32)
     valid = np.zeros((len(samples), height, width), dtype=bool)
     for k, sample in enumerate(samples):
         h, w = sizes[k]
-        images[k, :, :h, :w] = sample.image.numpy()
         depth[k, :, :h, :w] = sample.inverse_depth.numpy()
         valid[k, : max(h - sample.bottom_rows_removed, 0), :w] = True
     counts = [len(sample.labels) for sample in samples]
+    views = [sample.student_image for sample in samples if sample.student_image is not None]
     return Batch(
-        images=torch.from_numpy(images),
+        images=_padded([sample.image for sample in samples], height=height, width=width),
         sizes=torch.from_numpy(sizes),
         valid=torch.from_numpy(valid),
         inverse_depth=torch.from_numpy(depth),
@@ -42,7 +41,17 @@ def collate(samples: Sequence[Sample]) -> Batch:
         has_mask=torch.cat([sample.has_mask for sample in samples]),
         image_ids=tuple(sample.image_id for sample in samples),
         original_sizes=tuple(sample.original_size for sample in samples),
+        student_images=_padded(views, height=height, width=width) if views else None,
     )
+
+
+def _padded(
+    images: Sequence[UInt8[torch.Tensor, "3 _ _"]], *, height: int, width: int
+) -> UInt8[torch.Tensor, "b 3 h w"]:
+    padded = np.zeros((len(images), 3, height, width), dtype=np.uint8)
+    for out, image in zip(padded, images, strict=True):
+        out[:, : image.shape[1], : image.shape[2]] = image.numpy()
+    return torch.from_numpy(padded)
 
 
 def _pad_masks(

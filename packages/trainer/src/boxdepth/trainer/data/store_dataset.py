@@ -20,6 +20,7 @@ from boxdepth.trainer.data.augment import (
     transform_image,
     transform_inverse_depth,
 )
+from boxdepth.trainer.data.color import ColorChange, recolored
 from boxdepth.trainer.geometry.boxes import raster_centers
 from boxdepth.trainer.structures import MASK_STRIDE, Sample
 
@@ -36,6 +37,7 @@ class SampleOptions:
     max_size: int
     flip: float
     seed: int
+    color: ColorChange = "none"
     supervision: Supervision = "boxes"
     mask_fraction: float = 1.0
     bottom_rows_removed: int = 0
@@ -128,8 +130,14 @@ class TrainingSet:
         boxes_xyxy = transform_boxes(boxes.xyxy[used], geometry)
         supervision = self._masks(row, boxes, used, boxes_xyxy, geometry)
         new_height = geometry.new_size[0]
+        image = transform_image(store.image(row), geometry)
+        student_image = None
+        if options.color != "none":
+            seen = recolored(image, options.color, seed=options.seed, epoch=epoch, index=index)
+            student_image = _tensor(seen.transpose(2, 0, 1))
         return Sample(
-            image=_tensor(transform_image(store.image(row), geometry).transpose(2, 0, 1)),
+            image=_tensor(image.transpose(2, 0, 1)),
+            student_image=student_image,
             inverse_depth=_tensor(
                 transform_inverse_depth(store.inverse_depth(row), geometry)[None]
             ),

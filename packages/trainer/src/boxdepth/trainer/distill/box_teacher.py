@@ -6,20 +6,6 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 
-def mask_quality(
-    probabilities: Float[Tensor, "p hm wm"], *, threshold: float = 0.5
-) -> Float[Tensor, " p"]:
-    """Mean probability inside each binarised mask, 0 for an empty one (its mask-aware score)."""
-    inside = (probabilities > threshold).to(probabilities.dtype)
-    area = inside.sum(dim=(1, 2))
-    return (probabilities * inside).sum(dim=(1, 2)) / area.clamp(min=1)
-
-
-def rescored(scores: Float[Tensor, " p"], quality: Float[Tensor, " p"]) -> Float[Tensor, " p"]:
-    """Scores that rank the candidates: geometric mean of detection score and mask quality."""
-    return (scores * quality).sqrt()
-
-
 def pseudo_mask_weights(
     scores: Float[Tensor, " p"], quality: Float[Tensor, " p"]
 ) -> Float[Tensor, " p"]:

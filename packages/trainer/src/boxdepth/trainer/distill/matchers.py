@@ -7,12 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from boxdepth.trainer.distill.box_teacher import (
-    assign_greedily,
-    mask_quality,
-    pseudo_mask_weights,
-    rescored,
-)
+from boxdepth.trainer.distill.box_teacher import assign_greedily, pseudo_mask_weights
 from boxdepth.trainer.distill.candidates import Candidates, GivenBoxes
 from boxdepth.trainer.distill.matching import (
     BetaSchedule,
@@ -24,6 +19,7 @@ from boxdepth.trainer.distill.matching import (
     matching_scores,
     weights_at,
 )
+from boxdepth.trainer.predict.scores import mask_quality, rescored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

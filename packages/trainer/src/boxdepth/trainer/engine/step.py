@@ -88,10 +88,11 @@ def step_losses(
 
 
 def _forward(network: nn.Module, batch: Batch, spec: StepSpec) -> DenseOutputs:
-    device = batch.images.device.type
+    images = batch.images if batch.student_images is None else batch.student_images
+    device = images.device.type
     wanted = spec.autocast is not None
     with torch.autocast(device, dtype=spec.autocast) if wanted else nullcontext():
-        outputs: DenseOutputs = network(batch.images, batch.sizes)
+        outputs: DenseOutputs = network(images, batch.sizes)
     return outputs
 
 

@@ -1,0 +1,70 @@
+"""Instances in the frame of the original image, and as COCO results."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int64
+from pycocotools import mask as coco_mask
+
+Rle = dict[str, Any]
+"""COCO run-length encoding: ``size`` (height, width) and compressed ``counts``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instances:
+    """What is found in one image, in the frame of the original image."""
+
+    boxes_xyxy: Float[np.ndarray, "d 4"]
+    scores: Float[np.ndarray, " d"]
+    labels: Int64[np.ndarray, " d"]
+    masks: tuple[Rle, ...]
+    size: tuple[int, int]
+    """(height, width)."""
+
+
+def encode_rle(
+    part: Bool[np.ndarray, "hp wp"], *, offset: tuple[int, int], size: tuple[int, int]
+) -> Rle:
+    """COCO RLE of a mask of ``size`` that is ``part`` at ``offset`` and empty elsewhere.
+
+    Only the columns of the part are looked at; the counts before and after them are arithmetic.
+    """
+    height, width = size
+    (y, x), columns = offset, part.shape[1]
+    slab = np.zeros((height, columns), dtype=bool, order="F")
+    slab[y : y + part.shape[0]] = part
+    flat = slab.ravel(order="F")
+    changes = np.flatnonzero(np.diff(flat, prepend=False)) + x * height
+    if part.any() and flat[-1] and (x + columns) < width:
+        changes = np.append(changes, (x + columns) * height)
+    counts = np.diff(changes, prepend=0, append=height * width).tolist()
+    encoded = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    return {"size": [height, width], "counts": encoded["counts"].decode("ascii")}
+
+
+def to_coco_results(
+    instances: Instances, *, image_id: int, category_ids: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Entries of a COCO results file: original category ids, boxes xywh, RLE masks.
+
+    Args:
+        category_ids: original id of each label.
+    """
+    return [
+        {
+            "image_id": image_id,
+            "category_id": category_ids[label],
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "score": score,
+            "segmentation": mask,
+        }
+        for (x1, y1, x2, y2), score, label, mask in zip(
+            instances.boxes_xyxy.tolist(),
+            instances.scores.tolist(),
+            instances.labels.tolist(),
+            instances.masks,
+            strict=True,
+        )
+    ]
