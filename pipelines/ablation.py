@@ -89,6 +89,12 @@ VARIANTS: Mapping[str, Variant] = {
         settings=("model.mask_head.depth=product",),
         extra=True,
     ),
+    "layer": Variant(
+        title="+ L_cons, with a depth layer that nothing teaches",
+        row="terms-cons",
+        settings=("model.mask_head.depth=sum",),
+        extra=True,
+    ),
     "in-box": Variant(
         title="+ both, L_cons in the box",
         row="terms-both",

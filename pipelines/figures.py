@@ -2,7 +2,7 @@
 
     python pipelines/figures.py matching RUN --store stores/scenes-train2017.zarr --out figures
     python pipelines/figures.py compare boxinst.json ours.json --store stores/scenes-val2017.zarr \
-        --out figures
+        --titles BoxInst ours --out figures
 
 `matching` (its Fig. 2): the teacher's best-matching pseudo masks by box overlap alone, and with
 depth in the score, where the two choose differently. `compare` (its Fig. 5): predictions of two
@@ -10,8 +10,9 @@ runs side by side.
 """
 
 import functools
+import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +20,7 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from boxdepth.depthgen.store import open_store
 from boxdepth.trainer import assemble
@@ -36,7 +37,6 @@ from quickstart_report import (
     depth_picture,
     outline_boxes,
     paint,
-    side_by_side,
 )
 from stages import console
 
@@ -69,15 +69,16 @@ def matching(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = load_model(run, device, weights="teacher")
     dataset = assemble.training_set(_plain(model.config), store)
-    out.mkdir(parents=True, exist_ok=True)
-    drawn = 0
-    for difference in _differences(model.network, model.config, dataset, device, look_at):
-        path = out / f"matching-{difference.batch.image_ids[0]}.png"
-        Image.fromarray(side_by_side(_panels(difference))).save(path)
-        drawn += 1
-        if drawn == count:
-            break
-    console.print(f"{drawn} images on which depth changes the choice -> [bold]{out}")
+    found = itertools.islice(
+        _differences(model.network, model.config, dataset, device, look_at), count
+    )
+    rows = [_panels(difference) for difference in found]
+    if not rows:
+        console.print(f"depth changes no choice on the first {look_at} images")
+        raise typer.Exit(1)
+    titles = ("image, boxes", "pseudo-depth", "matched by overlap", "matched by S_match")
+    path = _save(rows, titles, out / "matching.png")
+    console.print(f"{len(rows)} images on which depth changes the choice -> [bold]{path}")
 
 
 def _plain(config: RunConfig) -> RunConfig:
@@ -147,17 +148,52 @@ def compare(
     out: OutOption = Path("figures"),
     count: CountOption = 8,
     least_score: Annotated[float, typer.Option(min=0, max=1, help="Of what is drawn.")] = 0.3,
+    titles: Annotated[
+        tuple[str, str], typer.Option(help="Names of the two, above their columns.")
+    ] = ("first", "second"),
 ) -> None:
     """Image | depth | first run | second run."""
     images = open_store(store)
     found = [by_image(json.loads(f.read_text()), least_score=least_score) for f in (first, second)]
-    out.mkdir(parents=True, exist_ok=True)
+    rows = []
     for index in range(min(count, len(images))):
         image, image_id = images.image(index), int(images.image_ids[index])
         depth = depth_picture(images.inverse_depth(index), image.shape[:2])
-        panels = [image, depth, *(paint(image, entries[image_id]) for entries in found)]
-        Image.fromarray(side_by_side(panels)).save(out / f"compare-{image_id}.png")
-    console.print(f"{min(count, len(images))} pictures -> [bold]{out}")
+        rows.append([image, depth, *(paint(image, entries[image_id]) for entries in found)])
+    path = _save(rows, ("image", "pseudo-depth", *titles), out / "compare.png")
+    console.print(f"{len(rows)} images, not chosen -> [bold]{path}")
+
+
+def _save(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(sheet(rows, titles)).save(path)
+    return path
+
+
+def sheet(
+    rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], *, width: int = 420, gap: int = 6
+) -> np.ndarray:
+    """Rows of panels under their titles, on white; every panel ``width`` pixels wide."""
+    header = 34
+    panels = [[_as_wide(panel, width) for panel in row] for row in rows]
+    heights = [row[0].height for row in panels]
+    size = (len(titles) * (width + gap) - gap, header + sum(heights) + gap * (len(rows) - 1))
+    page = Image.new("RGB", size, "white")
+    draw, font = ImageDraw.Draw(page), ImageFont.load_default(size=20)
+    for column, title in enumerate(titles):
+        center = column * (width + gap) + width // 2
+        draw.text((center, header // 2), title, fill=(40, 40, 40), font=font, anchor="mm")
+    top = header
+    for row, height in zip(panels, heights, strict=True):
+        for column, panel in enumerate(row):
+            page.paste(panel, (column * (width + gap), top))
+        top += height + gap
+    return np.asarray(page)
+
+
+def _as_wide(panel: np.ndarray, width: int) -> Image.Image:
+    height = round(panel.shape[0] * width / panel.shape[1])
+    return Image.fromarray(panel).resize((width, height), Image.Resampling.BICUBIC)
 
 
 if __name__ == "__main__":
