@@ -23,7 +23,15 @@ from rich.table import Table
 
 from paper_rows import ROWS, DataName, Row, preset_of, settings_of
 from paper_tables import TABLES
-from row_run import default_data_root, folder_of, init_options, prepare, source_of, write_config
+from row_run import (
+    Source,
+    default_data_root,
+    folder_of,
+    init_options,
+    prepare,
+    source_of,
+    write_config,
+)
 from stages import console, fit, predict, score
 from table_text import as_html, as_markdown, cells_of
 
@@ -124,6 +132,11 @@ def run(
     backbone_weights: Annotated[
         Path | None, typer.Option(help="Pretrained backbone; without it training is from scratch.")
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change the row, e.g. data.accumulate=4."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0 ...")] = "auto",
     seed: Annotated[int, typer.Option(help="Of the run.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -141,19 +154,30 @@ def run(
         chosen, data_root=data_root or default_data_root(chosen), stores=stores, scenes=scenes
     )
     options = init_options(row, chosen, out, scale)
+    asked = write_config(
+        *(row, chosen, scale, folder),
+        settings=settings or (),
+        backbone_weights=backbone_weights,
+        seed=seed,
+    )
     prepare(chosen, source, scenes, scene_counts)
-    folder.mkdir(parents=True, exist_ok=True)
-    asked = write_config(row, chosen, scale, folder, backbone_weights=backbone_weights, seed=seed)
-    fitted = fit(asked, folder / "run", "--train", str(source.train), *options)
-    predict(folder / "run", source.val, folder / "predictions.json")
-    scores = score(folder / "predictions.json", source.annotations, *source.score_options)
+    where = ("--device", device)
+    fitted = fit(asked, folder / "run", "--train", str(source.train), *options, *where)
     about = {"row": row.name, "data": chosen, "scale": scale, "seed": seed}
-    about |= {"seconds": fitted.get("seconds")}
-    about |= {key: scores[key] for key in ("segm", "bbox", "cityscapes") if key in scores}
+    about |= {"set": settings or [], "seconds": fitted.get("seconds")}
+    about |= _scores(folder, "predictions.json", source, *where)
+    if json.loads(asked.read_text())["distillation"]["method"] != "off":
+        about["student"] = _scores(folder, "student.json", source, "--weights", "student", *where)
     result.write_text(json.dumps(about, indent=2) + "\n")
-    console.print(f"{row.name}: segm AP {100 * scores['segm']['ap']:.1f} -> [bold]{result}")
+    console.print(f"{row.name}: segm AP {100 * about['segm']['ap']:.1f} -> [bold]{result}")
     if as_json:
         emit(about)
+
+
+def _scores(folder: Path, name: str, source: Source, *options: str) -> dict[str, Any]:
+    predict(folder / "run", source.val, folder / name, *options)
+    scores = score(folder / name, source.annotations, *source.score_options)
+    return {key: scores[key] for key in ("segm", "bbox", "cityscapes") if key in scores}
 
 
 @app.command()

@@ -1,11 +1,13 @@
 """What a row of the paper's tables needs before it can be trained: data, stores, configuration."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import typer
 
+from boxdepth.trainer.resolve import ConfigError, apply_overrides
 from paper_rows import ROWS, DataName, Row, config_of
 from stages import call, console, ensure_store
 
@@ -105,11 +107,19 @@ def write_config(
     scale: float,
     folder: Path,
     *,
+    settings: Sequence[str],
     backbone_weights: Path | None,
     seed: int,
 ) -> Path:
-    """The row's configuration as a file that `trainer fit --config` takes."""
-    config = config_of(row, data, scale=scale)
+    """The row's configuration as a file that `trainer fit --config` takes.
+
+    Raises:
+        typer.BadParameter: a setting is unknown or out of range.
+    """
+    try:
+        config = apply_overrides(config_of(row, data, scale=scale), settings)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error), param_hint="--set") from error
     unseen = config.data.model_copy(update={"train": None, "val": None})
     config = config.model_copy(update={"seed": seed, "data": unseen})
     if backbone_weights is not None:
@@ -118,6 +128,7 @@ def write_config(
         config = config.model_copy(update={"model": model})
     elif data != "scenes":
         console.print("[yellow]no --backbone-weights: the backbone starts from random weights")
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "asked.json"
     path.write_text(config.model_dump_json(indent=2) + "\n")
     return path

@@ -39,12 +39,16 @@ def cells_of(
 
 
 def _cells(line: Line, result: Mapping[str, Any] | None) -> tuple[str, ...]:
-    official = result.get("cityscapes", result)["segm"] if result else {}
+    official = _official(result) if result else {}
     values = [official.get(key) for key in ("ap", "ap50", "ap75")]
     remarks = [] if line.row else ["quoted"]
     if any(value is not None for value in line.paper):
         remarks.append(line.source)
     remarks += [line.remark] if line.remark else []
+    if result and "student" in result:
+        remarks.append(f"our student {100 * _official(result['student'])['ap']:.1f}")
+    if result and result.get("set"):
+        remarks.append(f"ours with {', '.join(result['set'])}")
     return (
         line.title,
         line.backbone,
@@ -53,6 +57,11 @@ def _cells(line: Line, result: Mapping[str, Any] | None) -> tuple[str, ...]:
         *("" if value is None else f"{value:.1f}" for value in line.paper),
         "; ".join(remarks),
     )
+
+
+def _official(result: Mapping[str, Any]) -> Mapping[str, float | None]:
+    scores: Mapping[str, float | None] = result.get("cityscapes", result)["segm"]
+    return scores
 
 
 def as_markdown(caption: str, cells: list[tuple[str, ...]]) -> str:

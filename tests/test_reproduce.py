@@ -131,6 +131,24 @@ def test_tables_put_ours_beside_the_papers(tables: ModuleType, text: ModuleType)
     assert "Table &lt;3a&gt;" in text.as_html("Table <3a>", cells)
 
 
+def test_tables_say_what_was_changed_and_what_the_student_reaches(
+    tables: ModuleType, text: ModuleType
+) -> None:
+    scores = {"ap": 0.3, "ap50": 0.5, "ap75": 0.3}
+    result = {"segm": scores, "student": {"segm": scores | {"ap": 0.29}}, "set": ["precision=bf16"]}
+    cells = text.cells_of(tables.TABLES["3a"], lambda name: result)
+    assert cells[-1][-1].endswith("our student 29.0; ours with precision=bf16")
+
+
+def test_a_setting_that_does_not_exist_is_a_usage_error(repository: Path, tmp_path: Path) -> None:
+    where = ("--out", str(tmp_path), "--data-root", str(tmp_path))
+    done = _reproduce(repository, "run", "boxinst-r50-1x", *where, "--set", "data.batchsize=4")
+    assert done.returncode == 2
+    assert "batch_size" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_cityscapes_counts_by_its_official_protocol(tables: ModuleType, text: ModuleType) -> None:
     result = {"segm": {"ap": 0.1}, "cityscapes": {"segm": {"ap": 0.2441, "ap50": 0.5}}}
     cells = text.cells_of(tables.TABLES["2"], lambda name: result)
