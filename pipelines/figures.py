@@ -2,11 +2,11 @@
 
     python pipelines/figures.py matching RUN --store stores/scenes-train2017.zarr --out figures
     python pipelines/figures.py compare boxinst.json ours.json --store stores/scenes-val2017.zarr \
-        --titles BoxInst ours --out figures
+        --title BoxInst --title ours --out figures
 
 `matching` (its Fig. 2): the teacher's best-matching pseudo masks by box overlap alone, and with
 depth in the score, where the two choose differently. `compare` (its Fig. 5): predictions of two
-runs side by side.
+or more runs side by side.
 """
 
 import functools
@@ -142,25 +142,27 @@ def _tinted(image: np.ndarray, masks: np.ndarray) -> np.ndarray:
 
 @app.command()
 def compare(
-    first: Annotated[Path, typer.Argument(help="predictions.json, drawn on the left.")],
-    second: Annotated[Path, typer.Argument(help="predictions.json, drawn on the right.")],
+    predictions: Annotated[list[Path], typer.Argument(help="COCO results, a column each.")],
     store: Annotated[Path, typer.Option(help="Store of the images.")],
     out: OutOption = Path("figures"),
     count: CountOption = 8,
     least_score: Annotated[float, typer.Option(min=0, max=1, help="Of what is drawn.")] = 0.3,
     titles: Annotated[
-        tuple[str, str], typer.Option(help="Names of the two, above their columns.")
-    ] = ("first", "second"),
+        list[str] | None, typer.Option("--title", help="Of each column; else the files' names.")
+    ] = None,
 ) -> None:
-    """Image | depth | first run | second run."""
+    """Image | depth | one column for each run."""
+    names = titles or [file.stem for file in predictions]
+    if len(names) != len(predictions):
+        raise typer.BadParameter(f"{len(names)} --title for {len(predictions)} files")
     images = open_store(store)
-    found = [by_image(json.loads(f.read_text()), least_score=least_score) for f in (first, second)]
+    found = [by_image(json.loads(f.read_text()), least_score=least_score) for f in predictions]
     rows = []
     for index in range(min(count, len(images))):
         image, image_id = images.image(index), int(images.image_ids[index])
         depth = depth_picture(images.inverse_depth(index), image.shape[:2])
         rows.append([image, depth, *(paint(image, entries[image_id]) for entries in found)])
-    path = _save(rows, ("image", "pseudo-depth", *titles), out / "compare.png")
+    path = _save(rows, ("image", "pseudo-depth", *names), out / "compare.png")
     console.print(f"{len(rows)} images, not chosen -> [bold]{path}")
 
 

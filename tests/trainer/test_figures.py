@@ -56,7 +56,16 @@ def test_two_runs_stand_beside_each_other(figures: ModuleType, make_store, tmp_p
     for name, entries in (("none", []), ("one", [entry])):
         (tmp_path / f"{name}.json").write_text(json.dumps(entries))
     command = ["compare", str(tmp_path / "none.json"), str(tmp_path / "one.json")]
-    options = ["--store", str(store.path), "--out", str(tmp_path), "--titles", "before", "after"]
+    options = [
+        "--store",
+        str(store.path),
+        "--out",
+        str(tmp_path),
+        "--title",
+        "before",
+        "--title",
+        "after",
+    ]
     done = CliRunner().invoke(figures.app, [*command, *options])
     assert done.exit_code == 0, done.output
     page = np.asarray(Image.open(tmp_path / "compare.png")).astype(int)
