@@ -163,7 +163,7 @@ def run(
     prepare(chosen, source, scenes, scene_counts)
     where = ("--device", device)
     fitted = fit(asked, folder / "run", "--train", str(source.train), *options, *where)
-    about = {"row": row.name, "data": chosen, "scale": scale, "seed": seed}
+    about: dict[str, Any] = {"row": row.name, "data": chosen, "scale": scale, "seed": seed}
     about |= {"set": settings or [], "seconds": fitted.get("seconds")}
     about |= _scores(folder, "predictions.json", source, *where)
     if json.loads(asked.read_text())["distillation"]["method"] != "off":

@@ -46,17 +46,21 @@ def _cells(line: Line, result: Mapping[str, Any] | None) -> tuple[str, ...]:
         remarks.append(line.source)
     remarks += [line.remark] if line.remark else []
     if result and "student" in result:
-        remarks.append(f"our student {100 * _official(result['student'])['ap']:.1f}")
+        remarks.append(f"our student {_percent(_official(result['student'])['ap'])}")
     if result and result.get("set"):
         remarks.append(f"ours with {', '.join(result['set'])}")
     return (
         line.title,
         line.backbone,
         line.schedule,
-        *("" if value is None else f"{100 * value:.1f}" for value in values),
+        *(_percent(value) for value in values),
         *("" if value is None else f"{value:.1f}" for value in line.paper),
         "; ".join(remarks),
     )
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}"
 
 
 def _official(result: Mapping[str, Any]) -> Mapping[str, float | None]:
