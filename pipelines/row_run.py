@@ -53,7 +53,8 @@ def source_of(data: DataName, *, data_root: Path, stores: Path, scenes: Path) ->
         )
     root = scenes if data == "scenes" else data_root
     options = ("--dataset", "coco", "--data-root", str(root))
-    folder = root if (root / "annotations").is_dir() else root / "coco"
+    nested = data == "coco" and not (root / "annotations").is_dir()
+    folder = root / "coco" if nested else root
     return Source(
         train=stores / f"{data}-train2017.zarr",
         val=stores / f"{data}-val2017.zarr",

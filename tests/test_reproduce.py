@@ -194,6 +194,18 @@ def test_the_list_is_there_for_machines_too(repository: Path, rows: ModuleType) 
     assert by_name["gamma-2"] == "trainer fit coco_r50_1x --set distillation.gamma=2"
 
 
+def test_scenes_are_judged_where_they_will_be_drawn(pipelines: Path, tmp_path: Path) -> None:
+    from row_run import source_of
+
+    scenes = tmp_path / "scenes"
+    places = {"data_root": tmp_path / "data", "stores": tmp_path / "stores", "scenes": scenes}
+    annotations = Path("annotations", "instances_val2017.json")
+    assert source_of("scenes", **places).annotations == scenes / annotations
+    assert source_of("coco", **places).annotations == tmp_path / "data" / "coco" / annotations
+    (tmp_path / "data" / "annotations").mkdir(parents=True)
+    assert source_of("coco", **places).annotations == tmp_path / "data" / annotations
+
+
 def test_an_unknown_row_is_a_usage_error(repository: Path) -> None:
     done = _reproduce(repository, "run", "ours-r50-9x")
     assert done.returncode == 2
