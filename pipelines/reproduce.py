@@ -130,7 +130,7 @@ def run(
         tuple[int, int], typer.Option(help="Scenes to draw for training and validation.")
     ] = (512, 256),
     backbone_weights: Annotated[
-        Path | None, typer.Option(help="Pretrained backbone; without it training is from scratch.")
+        Path | None, typer.Option(help="Pretrained backbone; else timm downloads ImageNet weights.")
     ] = None,
     settings: Annotated[
         list[str] | None,

@@ -9,7 +9,7 @@ import typer
 
 from boxdepth.trainer.resolve import ConfigError, apply_overrides
 from paper_rows import ROWS, DataName, Row, config_of
-from stages import call, console, ensure_store
+from stages import call, ensure_store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,8 +127,6 @@ def write_config(
         backbone = config.model.backbone.model_copy(update={"weights": backbone_weights})
         model = config.model.model_copy(update={"backbone": backbone})
         config = config.model_copy(update={"model": model})
-    elif data != "scenes":
-        console.print("[yellow]no --backbone-weights: the backbone starts from random weights")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "asked.json"
     path.write_text(config.model_dump_json(indent=2) + "\n")
