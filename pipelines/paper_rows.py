@@ -251,6 +251,8 @@ def settings_of(row: Row, data: DataName, *, scale: float = 1.0) -> Settings:
         *base_settings(data),
         *(() if data == "scenes" else BACKBONES[row.backbone]),
         *row.method,
+        # Its start is a whole network: no ImageNet weights need to be downloaded first.
+        *(("model.backbone.weights=null",) if row.init and data == "cityscapes" else ()),
     )
     config = apply_overrides(PRESETS[PRESET_OF[data]](), chosen)
     length = 3 if row.schedule == "3x" else 1

@@ -95,7 +95,10 @@ def test_rows_are_what_their_names_say(rows: ModuleType) -> None:
     assert config("ours-iou-swinb-1x").model.fcos.quality == "iou"
     assert config("ours-r101-dcn-3x").model.backbone.deformable_stages == (3, 4, 5)
     assert config("boxteacher-r50-1x").distillation.method == "box_teacher"
-    assert rows.ROWS["city-ours-r50-coco"].init == "ours-r50-1x"
+    from_coco = rows.ROWS["city-ours-r50-coco"]
+    assert from_coco.init == "ours-r50-1x"
+    assert rows.config_of(from_coco, "cityscapes").model.backbone.weights is None
+    assert config("ours-r50-1x").model.backbone.weights == "timm"
 
 
 def test_boxteacher_equals_its_preset(rows: ModuleType) -> None:
