@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from boxdepth.trainer.cli.main import _run
 from boxdepth.trainer.engine.checkpoint import load_checkpoint
@@ -225,6 +226,16 @@ def test_predict_in_given_boxes_gives_one_mask_a_box(fit, trainer) -> None:
     rows = json.loads(Path("m.json").read_text())
     assert [(row["id"], row["category_id"]) for row in rows] == [(7, 9), (8, 3)]
     np.testing.assert_allclose([row["bbox"] for row in rows], [b["bbox"] for b in boxes], atol=1e-3)
+    masks = [coco_mask.decode(row["segmentation"]) for row in rows]
+    for mask, box in zip(masks, boxes, strict=True):
+        x, y, w, h = box["bbox"]
+        assert mask.sum() == mask[y : y + h, x : x + w].sum()
+    uncut = ("--boxes", "boxes.json", "--out", "whole.json", "--no-crop", "--overlay", "drawn")
+    code, _, said = trainer("predict", "run", "a.jpg", *uncut)
+    assert code == 0, said
+    for mask, row in zip(masks, json.loads(Path("whole.json").read_text()), strict=True):
+        whole = coco_mask.decode(row["segmentation"])
+        assert (mask <= whole).all()
     Path("boxes.json").write_text(json.dumps([{"image_id": 5, "bbox": [0, 0, 1, 1]}]))
     code, _, said = trainer("predict", "run", "a.jpg", "--boxes", "boxes.json", "--out", "n.json")
     assert code == 3

@@ -20,6 +20,7 @@ from boxdepth.trainer.predict import (
     predict_masks,
     to_coco_results,
 )
+from boxdepth.trainer.predict.masks import cut_to_box
 from boxdepth.trainer.structures import DenseOutputs, Detections
 
 SPEC = MaskHeadSpec(features=8)
@@ -175,6 +176,53 @@ def test_given_boxes_take_the_location_that_predicts_them_best() -> None:
         assert torch.equal(answer.location_xy, found.location_xy[[3, 0, 11]])
         assert torch.equal(answer.boxes_xyxy, found.boxes_xyxy[[3, 0, 11]])
         assert torch.equal(answer.params, found.params[[3, 0, 11]])
+
+
+SIDE = st.floats(0, 40, width=32)
+
+
+@given(
+    npst.arrays(bool, npst.array_shapes(min_dims=2, max_dims=2, min_side=0, max_side=9)),
+    st.integers(0, 20), st.integers(0, 20), st.tuples(SIDE, SIDE, SIDE, SIDE),
+)  # fmt: skip
+@settings(max_examples=200, deadline=None)
+def test_a_mask_cut_to_a_box_keeps_what_touches_the_box(
+    part: np.ndarray, top: int, left: int, corners: tuple[float, float, float, float]
+) -> None:
+    x1, x2 = sorted(corners[:2])
+    y1, y2 = sorted(corners[2:])
+    whole = np.zeros((40, 40), dtype=bool)
+    whole[top : top + part.shape[0], left : left + part.shape[1]] = part
+    rows, columns = np.mgrid[:40, :40]
+    # A pixel counts if more than a hundredth of its side lies in the box.
+    inside = (columns + 0.99 > x1) & (columns + 0.01 < x2)
+    inside &= (rows + 0.99 > y1) & (rows + 0.01 < y2)
+    kept, offset = cut_to_box((part, (top, left)), (x1, y1, x2, y2))
+    mask = coco_mask.decode(encode_rle(kept, offset=offset, size=(40, 40))).astype(bool)
+    assert np.array_equal(mask, whole & inside)
+
+
+def test_cropped_masks_are_the_whole_ones_inside_their_boxes() -> None:
+    dense = outputs()
+    found = detect(dense, SIZES)
+    originals = [(128, 192), (75, 105)]
+    whole, cut = (
+        predict_masks(dense, found, SPEC, original_sizes=originals, chunk=3, crop=crop)
+        for crop in (False, True)
+    )
+    lost = 0
+    for before, after in zip(whole, cut, strict=True):
+        height, width = before.size
+        rows, columns = np.mgrid[:height, :width]
+        for old, new, (x1, y1, x2, y2) in zip(
+            before.masks, after.masks, before.boxes_xyxy, strict=True
+        ):
+            inside = (columns + 0.99 > x1) & (columns + 0.01 < x2)
+            inside &= (rows + 0.99 > y1) & (rows + 0.01 < y2)
+            mask = coco_mask.decode(old).astype(bool)
+            assert np.array_equal(coco_mask.decode(new).astype(bool), mask & inside)
+            lost += (mask & ~inside).sum()
+    assert lost > 0
 
 
 def test_no_given_boxes_give_no_masks() -> None:

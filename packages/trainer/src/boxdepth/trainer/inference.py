@@ -31,6 +31,8 @@ class InferenceSpec:
     max_detections: int = 100
     mask_threshold: float = 0.5
     rescore: bool = False
+    crop_to_given: bool = True
+    """Cut the masks of given boxes at those boxes."""
     batch_size: int = 1
     autocast: torch.dtype | None = None
 
@@ -72,6 +74,7 @@ def _predict(
         original_sizes=[geometry.old_size for geometry in geometries],
         mask_threshold=spec.mask_threshold,
         rescore=spec.rescore,
+        crop=spec.crop_to_given and any(boxes is not None for boxes in given),
         drop_empty_boxes=all(boxes is None for boxes in given),
     )
 

@@ -3,7 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -97,8 +97,11 @@ def predict(
         Path | None, typer.Option(help="Folder for pictures of the predictions.")
     ] = None,
     overlay_threshold: Annotated[
-        float, typer.Option(min=0, max=1, help="Least score of what is drawn.")
-    ] = 0.3,
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Least score of what is drawn.", show_default="0.3; 0 with --boxes"
+        ),
+    ] = None,
     weights: Annotated[
         str | None,
         typer.Option(help="teacher or student.", show_default="teacher, if there is one"),
@@ -110,6 +113,7 @@ def predict(
     boxes: Annotated[
         Path | None, typer.Option(help="COCO boxes: one mask for each, instead of detections.")
     ] = None,
+    crop: Annotated[bool, typer.Option(help="With --boxes: cut each mask at its box.")] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
     device: Device = "auto",
     as_json: AsJson = False,
@@ -122,9 +126,12 @@ def predict(
     sources = _store_sources(validation) if validation is not None else _file_sources(images or [])
     model = load_model(run, choose_device(device), weights=weights)
     given = _read_boxes(boxes, sources) if boxes is not None else None
-    spec = assemble.inference_spec(model.config)
+    spec = replace(assemble.inference_spec(model.config), crop_to_given=crop)
     if overlay is not None:
         overlay.mkdir(parents=True, exist_ok=True)
+    least_drawn = overlay_threshold
+    if least_drawn is None:
+        least_drawn = 0.3 if given is None else 0.0
 
     def rgb(source: Source) -> np.ndarray:
         if validation is not None and source.row is not None:
@@ -144,7 +151,7 @@ def predict(
             results += _results(source, instances, model, given, score_threshold)
             if overlay is not None:
                 drawn = draw_overlay(
-                    rgb(source), instances, model.category_names, min_score=overlay_threshold
+                    rgb(source), instances, model.category_names, min_score=least_drawn
                 )
                 _save(drawn, overlay, source)
             progress.advance(task)

@@ -1,5 +1,6 @@
 """Detections -> masks at the original size."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -21,6 +22,13 @@ from boxdepth.trainer.structures import (
     Positives,
 )
 
+MaskPart = tuple[Bool[np.ndarray, "_ _"], tuple[int, int]]
+"""The part of a mask that isn't empty, and its first row and column in the original image."""
+
+WHOLE_PIXELS = 1e-2
+"""Pixels by which a border may lie beyond a pixel's edge and still count as on it: boxes have been
+scaled to the network's input and back, in 32 bits."""
+
 
 @torch.no_grad()
 def predict_masks(
@@ -31,6 +39,7 @@ def predict_masks(
     original_sizes: Sequence[tuple[int, int]],
     mask_threshold: float = 0.5,
     rescore: bool = False,
+    crop: bool = False,
     drop_empty_boxes: bool = True,
     chunk: int = 32,
 ) -> list[Instances]:
@@ -43,6 +52,7 @@ def predict_masks(
     Args:
         original_sizes: (height, width) of every image before it was resized for the network.
         rescore: scores become sqrt(score x mask quality) (arXiv 2210.05174); order unchanged.
+        crop: cut each mask at its detection's box.
         drop_empty_boxes: leave out detections whose clipped box has no area.
         chunk: bounds the memory: about 40 bytes a cell of the mask grid for each.
     """
@@ -57,14 +67,14 @@ def predict_masks(
         rows_of, columns_of = mask_resizers(features, size=found.size, new_size=original)
         masks: list[Rle] = []
         quality = [found.scores.new_zeros(0)]
+        limits = iter(boxes.tolist())
         for probabilities in mask_probabilities(features, found, spec, chunk=chunk):
             quality.append(mask_quality(probabilities, threshold=mask_threshold))
-            masks += [
-                encode_rle(part, offset=offset, size=original)
-                for part, offset in enlarged_masks(
-                    probabilities, rows_of, columns_of, threshold=mask_threshold
-                )
-            ]
+            for whole in enlarged_masks(
+                probabilities, rows_of, columns_of, threshold=mask_threshold
+            ):
+                part, offset = cut_to_box(whole, next(limits)) if crop else whole
+                masks.append(encode_rle(part, offset=offset, size=original))
         scores = rescored(found.scores, torch.cat(quality)) if rescore else found.scores
         results.append(
             Instances(
@@ -119,8 +129,8 @@ def enlarged_masks(
     columns: LinearResize,
     *,
     threshold: float,
-) -> Iterator[tuple[Bool[np.ndarray, "hp wp"], tuple[int, int]]]:
-    """(part of each mask that isn't empty, its first row and column), at the original size.
+) -> Iterator[MaskPart]:
+    """The part of each mask that isn't empty, at the original size.
 
     Interpolated values lie between their cells', so that only what is linked to a cell above the
     threshold needs to be computed.
@@ -134,6 +144,16 @@ def enlarged_masks(
         part = rows.weights[y:y_end, top:bottom] @ one[top:bottom, left:right]
         part = part @ columns.weights[x:x_end, left:right].T
         yield (part > threshold).cpu().numpy(), (y, x)
+
+
+def cut_to_box(mask: MaskPart, box_xyxy: Sequence[float]) -> MaskPart:
+    """The mask without the pixels that lie wholly outside the box (in pixels of the original)."""
+    part, (y, x) = mask
+    left, top = (math.floor(side + WHOLE_PIXELS) for side in box_xyxy[:2])
+    right, bottom = (math.ceil(side - WHOLE_PIXELS) for side in box_xyxy[2:])
+    above, before = max(top - y, 0), max(left - x, 0)
+    kept = part[above : max(bottom - y, above), before : max(right - x, before)]
+    return kept, (y + above, x + before)
 
 
 def _extents(above: Bool[Tensor, "d n"]) -> list[tuple[int, int]]:
