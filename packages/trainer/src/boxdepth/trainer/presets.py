@@ -198,7 +198,7 @@ def scenes_tiny() -> RunConfig:
             fpn_channels=64,
             fcos=FcosHead(convs=2),
             mask_branch=MaskBranch(channels=32, convs=2),
-            # The product slows far shapes down in so short a run (lab-log).
+            # The product is as good in the mean and differs more from seed to seed (lab-log).
             mask_head=MaskHead(depth="sum"),
         ),
         # Two cells of stride 4 are 1 % of a COCO image's short side and 4 % of a scene's: there the
