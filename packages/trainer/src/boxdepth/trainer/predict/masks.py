@@ -69,7 +69,8 @@ def predict_masks(
         quality = [found.scores.new_zeros(0)]
         limits = iter(boxes.tolist())
         for probabilities in mask_probabilities(features, found, spec, chunk=chunk):
-            quality.append(mask_quality(probabilities, threshold=mask_threshold))
+            if rescore:
+                quality.append(mask_quality(probabilities, threshold=mask_threshold))
             for whole in enlarged_masks(
                 probabilities, rows_of, columns_of, threshold=mask_threshold
             ):
