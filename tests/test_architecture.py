@@ -1,8 +1,6 @@
 """The house itself: format, lint, types, who may import whom, and what the README promises."""
 
-import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -78,16 +76,3 @@ def test_no_banned_call_stands_in_the_packages(repository: Path) -> None:
         if re.search(pattern, line)
     ]
     assert not found, "\n".join(found)
-
-
-def test_the_dependency_lock_has_not_drifted(repository: Path, tmp_path: Path) -> None:
-    uv = os.environ.get("UV") or shutil.which("uv")
-    if uv is None or not (repository / "uv.lock").is_file():
-        pytest.skip("needs uv and the uv.lock that `uv run` generates")
-    exported = tmp_path / "requirements.lock"
-    command = [uv, "export", "--quiet", "--frozen", "--no-emit-workspace", "--all-packages"]
-    command += ["--all-extras", "--format", "requirements.txt", "--no-header", "-o", str(exported)]
-    subprocess.run(command, cwd=repository, check=True, capture_output=True)
-    assert exported.read_text() == (repository / "requirements.lock").read_text(), (
-        "requirements.lock is stale: run the command of CONTRIBUTING.md, 'Locking'"
-    )
