@@ -161,6 +161,58 @@ def test_a_full_disk_is_told_and_the_run_goes_on_later(
     assert tree(job.store) == tree(other.store)
 
 
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.EFBIG, "a file may not grow that large"),
+        (errno.EDQUOT, "the quota is used up"),
+        (errno.ESTALE, "the network file system has lost it"),
+        (errno.EIO, "the disk fails"),
+        (errno.EROFS, "read-only"),
+    ],
+)
+def test_what_the_machine_fails_in_writing_names_the_store(
+    job: Job, monkeypatch: pytest.MonkeyPatch, number: int, words: str
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(EnvironmentFailure, match=words) as error:
+        generate(job)
+    assert str(error.value).startswith(str(job.store))
+
+
+def test_a_failing_disk_is_no_bad_image(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With ``on_bad="skip"`` images would be left out for ever because a cable was loose."""
+    real = Path.read_bytes
+
+    def fail(path: Path) -> bytes:
+        if path.name == "000000000005.jpg":
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(EnvironmentFailure, match=r"000000000005\.jpg: the disk fails"):
+        generate(replace(job, on_bad="skip"))
+
+
+def test_a_store_without_any_usable_image_is_not_made(job: Job) -> None:
+    for index in range(len(job.dataset.records)):
+        _spoil(job, index, lambda data: b"nope")
+    with pytest.raises(DataError, match=r"not one of its 11 images can be used"):
+        generate(replace(job, on_bad="skip"))
+    with pytest.raises(DataError, match="unfinished"):
+        open_store(job.store)
+
+
+def test_a_store_below_a_file_is_told(job: Job) -> None:
+    job.store.with_name("file").write_text("text")
+    below = job.store.with_name("file") / "s.zarr"
+    with pytest.raises(EnvironmentFailure, match=r"file/s\.zarr: a part of this path is a file"):
+        generate(replace(job, store=below))
+
+
 def test_a_run_that_cannot_fit_does_not_start(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     usage: Any = type("Usage", (), {"free": 1000})
     monkeypatch.setattr(run_module.shutil, "disk_usage", lambda _: usage)

@@ -1,6 +1,7 @@
 """Nothing that happens to a store passes unseen, and what was interrupted is taken up again."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 
 from boxdepth.depthgen.store import (
+    EnvironmentFailure,
     StoreBusyError,
     StoreError,
     StoreMismatchError,
@@ -252,3 +254,16 @@ def test_an_old_length_of_depth_is_not_trusted(store_path: Path) -> None:
     with pytest.raises(StoreError, match="chunk of 2147483648 bytes, expected 384"):
         decode_blosc(bomb, nbytes=2 * 12 * 16, where="here")
     assert np.asarray(open_store(store_path).quantised_depth(0)).nbytes == 384
+
+
+def test_a_failing_disk_is_no_damaged_store(
+    store_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(store_path)
+
+    def fail(*_: object) -> bytes:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(os, "pread", fail)
+    with pytest.raises(EnvironmentFailure, match=r"data/c/0.*Stale file handle"):
+        store.image_bytes(0)

@@ -15,9 +15,10 @@ def summarise_store(store: Store) -> dict[str, Any]:
     """
     attributes = store.attributes
     boxes = [store.boxes(i) for i in range(len(store))]
-    labels = np.concatenate([b.label for b in boxes])
-    crowd = np.concatenate([b.crowd for b in boxes])
-    xyxy = np.concatenate([b.xyxy for b in boxes])
+    # A store of an earlier version may hold no usable image at all.
+    labels = np.concatenate([np.zeros(0, np.int64), *(b.label for b in boxes)])
+    crowd = np.concatenate([np.zeros(0, bool), *(b.crowd for b in boxes)])
+    xyxy = np.concatenate([np.zeros((0, 4), np.float32), *(b.xyxy for b in boxes)])
     sides = np.sqrt(np.prod(xyxy[:, 2:] - xyxy[:, :2], axis=1))
     counts = np.bincount(labels[~crowd], minlength=len(attributes.categories))
     return {

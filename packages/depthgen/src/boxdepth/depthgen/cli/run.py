@@ -294,12 +294,14 @@ def _conclude(job: "Job", summary: "Summary") -> None:
         warn(f"{summary.invalid} images have no usable depth (constant or not finite)")
     if summary.redone:
         warn(f"{summary.redone} images were computed again in fp32")
+    usable = summary.images - len(summary.skipped)
+    left_out = f" ({len(summary.skipped)} left out)" if summary.skipped else ""
     if not summary.written:
-        say(f"{job.store} is finished already: {summary.images} images; nothing to do")
+        say(f"{job.store} is finished already: {usable} images{left_out}; nothing to do")
         return
     rate = _images_done(job, summary) / summary.seconds
     say(
-        f"finished {job.store}: {summary.images} images, {summary.written} of {summary.shards} "
+        f"finished {job.store}: {usable} images{left_out}, {summary.written} of {summary.shards} "
         f"shards written now ({summary.nbytes / 1e6:,.1f} MB) in {summary.seconds:.1f} s "
         f"({rate:.1f} images/s, {summary.model_seconds:.1f} s in the model)",
         style="green",

@@ -10,6 +10,7 @@ from jaxtyping import Int64
 from boxdepth.depthgen.datasets.records import Dataset, settle
 from boxdepth.depthgen.predictor import Predictor
 from boxdepth.depthgen.store import DepthInfo, ImageRecord, StoreAttributes, plan_store
+from boxdepth.depthgen.store.errors import environment_failure, is_of_the_machine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +45,8 @@ class Summary:
     """What a run did.
 
     Attributes:
-        images: Images of the store.
-        skipped: Images that were left out, with the reason, by id (of this run).
+        images: Images of the dataset.
+        skipped: Images that the store leaves out, with the reason, by id.
         invalid: Images without usable depth (constant or not finite).
         redone: Images that were computed again in fp32.
         shards: Units of the store.
@@ -66,12 +67,18 @@ class Summary:
 
 
 def file_sizes(records: Sequence[ImageRecord]) -> Int64[np.ndarray, " n"]:
-    """Size of every image file in bytes; 0 where there is no file."""
+    """Size of every image file in bytes; 0 where there is no file.
+
+    Raises:
+        EnvironmentFailure: The disk fails.
+    """
 
     def size(record: ImageRecord) -> int:
         try:
             return record.path.stat().st_size if record.path and record.path.is_file() else 0
-        except OSError:
+        except OSError as error:
+            if is_of_the_machine(error):
+                raise environment_failure(error, str(record.path)) from error
             return 0
 
     return np.array([size(record) for record in records], dtype=np.int64)

@@ -1,10 +1,8 @@
 """The whole job, and the ways in which a machine can fail it."""
 
-import errno
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,8 +12,7 @@ from boxdepth.depthgen.generate.job import Job, Summary, plan_job
 from boxdepth.depthgen.generate.units import Totals, run_units
 from boxdepth.depthgen.plan import estimate_bytes
 from boxdepth.depthgen.store import EnvironmentFailure, StoreWriter, open_writer
-
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+from boxdepth.depthgen.store.errors import writing
 
 
 def generate(job: Job, *, progress: Callable[[int, int], None] | None = None) -> Summary:
@@ -34,30 +31,30 @@ def generate(job: Job, *, progress: Callable[[int, int], None] | None = None) ->
     attributes, nbytes = plan_job(job)
     totals = Totals()
     try:
-        with open_writer(
-            job.store,
-            attributes,
-            job.dataset.records,
-            overwrite=job.overwrite,
-            rejected=job.dataset.report.rejected,
-        ) as writer:
+        with (
+            writing(job.store),
+            open_writer(
+                job.store,
+                attributes,
+                job.dataset.records,
+                overwrite=job.overwrite,
+                rejected=job.dataset.report.rejected,
+            ) as writer,
+        ):
             pending = writer.pending()
             if pending or not writer.finished:
                 _check_space(job, writer, pending, nbytes)
                 run_units(job, writer, pending, nbytes, totals, progress)
                 writer.finish()
+            skipped = writer.skipped()
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise EnvironmentFailure(
             f"out of memory with --batch-size {job.batch_size}; start again with a smaller one and "
             "--overwrite"
         ) from error
-    except OSError as error:
-        if error.errno not in _NO_SPACE:
-            raise
-        raise EnvironmentFailure(_no_space_message(job.store)) from error
     return Summary(
         images=attributes.images,
-        skipped=totals.skipped,
+        skipped=skipped,
         invalid=totals.invalid,
         redone=totals.redone,
         shards=attributes.units,
@@ -79,11 +76,3 @@ def _check_space(
             f"{job.store}: about {needed / 1e6:,.0f} MB are needed, {free / 1e6:,.0f} MB are free; "
             "free space, name another --store, or take a smaller --depth-grid"
         )
-
-
-def _no_space_message(store: Path) -> str:
-    free = shutil.disk_usage(store).free if store.exists() else 0
-    return (
-        f"{store}: the disk is full ({free / 1e6:,.1f} MB free); free space and repeat the same "
-        "command: the units that are finished stay"
-    )

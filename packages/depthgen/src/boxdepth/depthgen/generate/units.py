@@ -16,7 +16,7 @@ from boxdepth.depthgen.predictor import predict_depth
 from boxdepth.depthgen.preprocess import resize_image
 from boxdepth.depthgen.store import DataError, ImageError, StoreWriter, UnitRows, decode_image
 from boxdepth.depthgen.store.depth import is_informative
-from boxdepth.depthgen.store.errors import summarise
+from boxdepth.depthgen.store.errors import environment_failure, is_of_the_machine, summarise
 
 _BATCHES_AHEAD = 3
 
@@ -25,7 +25,6 @@ _BATCHES_AHEAD = 3
 class Totals:
     """Counts that grow while units pass."""
 
-    skipped: dict[int, str] = field(default_factory=dict)
     invalid: int = 0
     redone: int = 0
     written: int = 0
@@ -115,7 +114,11 @@ def _look_ahead(
 
 
 def _load(job: Job, row: int, planned: int) -> _Loaded | str:
-    """Read, check, decode and resize one image; or say why not."""
+    """Read, check, decode and resize one image; or say why not.
+
+    Raises:
+        EnvironmentFailure: The disk fails: no image is at fault.
+    """
     record = job.dataset.records[row]
     if record.path is None or planned == 0:
         return "no such file, or an empty one"
@@ -124,7 +127,11 @@ def _load(job: Job, row: int, planned: int) -> _Loaded | str:
         if len(data) != planned:
             return f"{record.name!a}: {len(data)} bytes, {planned} when the run was planned"
         pixels = decode_image(data, expected_size=(record.height, record.width), name=record.name)
-    except (ImageError, OSError) as error:
+    except OSError as error:
+        if is_of_the_machine(error):
+            raise environment_failure(error, str(record.path)) from error
+        return str(error)
+    except ImageError as error:
         return str(error)
     return _Loaded(data=data, pixels=resize_image(pixels, job.predictor.preprocessing))
 
@@ -166,7 +173,6 @@ def _stop_on_bad(job: Job, opened: _OpenUnit) -> None:
 
 def _unit_rows(writer: StoreWriter, unit: int, opened: _OpenUnit, totals: Totals) -> UnitRows:
     rows = writer.rows(unit)
-    totals.skipped.update(opened.skipped)
     totals.redone += len(opened.redone)
     totals.invalid += sum(1 for depth in opened.depth.values() if not is_informative(depth))
     remarks: dict[str, Any] = {"redone_in_fp32": sorted(opened.redone)}

@@ -1,6 +1,11 @@
 """The error families of depthgen; each carries the exit code its command ends with."""
 
-from collections.abc import Sequence
+import errno
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
 
 
 class DepthgenError(ValueError):
@@ -53,3 +58,59 @@ def summarise(problems: Sequence[str], *, shown: int = 20) -> str:
     if len(problems) > shown:
         lines.append(f"  ... and {len(problems) - shown} more")
     return "\n".join(lines)
+
+
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""No room is left: on the disk, in the quota, or under the file-size limit (``ulimit -f``)."""
+
+_FAILING: Final = frozenset(
+    {
+        errno.EIO, errno.ESTALE, errno.EROFS, errno.ENODEV, errno.ENXIO, errno.EREMOTEIO,
+        errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN,
+        errno.ENETUNREACH, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOLCK,
+    }
+)  # fmt: skip
+"""The disk, the network file system or the system's limits fail; no file is at fault."""
+
+_CURES: Final = {
+    errno.ENOSPC: "the disk is full; free space",
+    errno.EDQUOT: "the quota is used up; free space",
+    errno.EFBIG: "a file may not grow that large here (ulimit -f, or the file system's own limit)",
+    errno.ENOTDIR: "a part of this path is a file; name another place",
+    errno.EACCES: "no permission; change it, or name another place",
+    errno.EPERM: "not permitted; name another place",
+    errno.EROFS: "read-only; name another place",
+    errno.EIO: "the disk fails",
+    errno.ESTALE: "the network file system has lost it; mount it again",
+    errno.EMFILE: "too many open files (ulimit -n)",
+}
+
+
+def is_of_the_machine(error: OSError) -> bool:
+    """True if the machine failed while a file was read; a missing or forbidden file is data."""
+    return error.errno in FULL | _FAILING
+
+
+def environment_failure(error: OSError, path: Path | str) -> EnvironmentFailure:
+    """``error`` in words, with the path: the one it names itself, else ``path``."""
+    named = error.filename if isinstance(error.filename, str) else None
+    where = f"{path}" if named is None or str(path) in named else f"{path}: {named}"
+    seen = os.strerror(error.errno) if error.errno else str(error)
+    cure = _CURES.get(error.errno or 0)
+    return EnvironmentFailure(
+        f"{where}: {f'{cure} ({seen})' if cure else seen}; then repeat the same command: what is "
+        "finished stays"
+    )
+
+
+@contextmanager
+def writing(path: Path | str) -> Iterator[None]:
+    """Whatever goes wrong in the file system while ``path`` is written is the environment's.
+
+    Raises:
+        EnvironmentFailure: In place of an ``OSError``.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise environment_failure(error, path) from error

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from boxdepth.depthgen.store.errors import StoreBusyError
+from boxdepth.depthgen.store.errors import StoreBusyError, environment_failure
 
 _PATIENCE_SECONDS = 10.0
 """A killed holder's children may keep the lock for some seconds (measured: 2 restarts of 170)."""
@@ -46,6 +46,8 @@ def refuse_if_busy(path: Path) -> None:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return
+    except OSError as error:
+        raise environment_failure(error, path) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import UInt64
 from numcodecs import blosc  # type: ignore[import-untyped]
 
-from boxdepth.depthgen.store.errors import StoreError
+from boxdepth.depthgen.store.errors import StoreError, environment_failure, is_of_the_machine
 
 EMPTY: Final = (1 << 64) - 1
 """Offset and size of an inner chunk that was not written (zarr v3, codec ``sharding_indexed``)."""
@@ -23,17 +23,20 @@ def read_range(path: Path, *, start: int, nbytes: int) -> bytes:
 
     Raises:
         StoreError: The file is missing, or ends too early.
+        EnvironmentFailure: The disk fails.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            data = os.pread(descriptor, nbytes, start)
+        finally:
+            os.close(descriptor)
     except OSError as error:
+        if is_of_the_machine(error):
+            raise environment_failure(error, path) from error
         raise StoreError(
             f"{path}: {error.strerror}; `depthgen verify` tells what else is"
         ) from error
-    try:
-        data = os.pread(descriptor, nbytes, start)
-    finally:
-        os.close(descriptor)
     if len(data) != nbytes:
         raise StoreError(
             f"{path}: {len(data)} bytes at {start}, expected {nbytes}; verify the store"

@@ -1,5 +1,6 @@
 """Writing: whole units, each by one task, each sealed by a record; the manifest last."""
 
+import json
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from jaxtyping import Float32
 from zarr.storage import LocalStore
 
 from boxdepth.depthgen.store.arrays import create_array, open_array
-from boxdepth.depthgen.store.errors import StoreError
+from boxdepth.depthgen.store.errors import DataError, StoreError, summarise
 from boxdepth.depthgen.store.files import (
     canonical_json,
     fsync_folder,
@@ -110,14 +111,29 @@ class StoreWriter:
         write_record(self.path, unit_key(unit), record, objects)
         return sum(item.nbytes for item in objects.values())
 
+    def skipped(self) -> dict[int, str]:
+        """Images that the units sealed so far leave out, with the reason, by image id."""
+        records = (
+            self.path / RECORDS / f"{unit_key(u)}.json" for u in range(self.attributes.units)
+        )
+        bodies = (json.loads(file.read_bytes()) for file in records if file.is_file())
+        return {int(key): reason for body in bodies for key, reason in body["skipped"].items()}
+
     def finish(self) -> None:
         """Write the manifest: from now on the store can be read.
 
         Raises:
             StoreError: Units are missing.
+            DataError: Every image was skipped: there is nothing to read.
         """
         if missing := self.pending():
             raise StoreError(f"{self.path}: {len(missing)} units are missing (first: {missing[0]})")
+        if len(skipped := self.skipped()) == self.attributes.images:
+            reasons = [f"image {number}: {reason}" for number, reason in skipped.items()]
+            raise DataError(
+                f"{self.path}: not one of its {len(skipped)} images can be used, so there is no "
+                f"store; mend them and repeat with --overwrite:\n{summarise(reasons)}"
+            )
         records = {
             file.name: sha256_file(file) for file in sorted((self.path / RECORDS).glob("*.json"))
         }
