@@ -48,7 +48,7 @@ def test_run_info_verify_preview(
     result = _result(capsys)
     assert set(result) == {
         "store", "images", "skipped", "shards", "bytes", "seconds", "images_per_second",
-        "model_seconds", "model", "revision",
+        "model_seconds", "model", "revision", "notes",
     }  # fmt: skip
     assert (result["images"], result["skipped"], result["shards"]) == (7, 0, 4)
     assert (result["model"], result["revision"]) == ("tiny-dpt", "local")

@@ -201,6 +201,8 @@ def _introduce(job: "Job", *, scenes_model: bool) -> None:
     }
     if found := [f"{count} {what}" for what, count in facts.items() if count]:
         say(", ".join(found))
+    for note in report.notes:
+        say(f"note: {note}")
     for text in report.rejected[:_REJECTED_SHOWN]:
         warn(f"left out: {text}")
     if len(report.rejected) > _REJECTED_SHOWN:
@@ -240,6 +242,7 @@ def _dry_run(job: "Job") -> dict[str, Any]:
         "seconds": seconds,
         "model": job.predictor.files.label,
         "revision": job.predictor.files.revision,
+        "notes": list(job.dataset.report.notes),
     }
 
 
@@ -278,6 +281,7 @@ def _generate(job: "Job") -> dict[str, Any]:
         "model_seconds": summary.model_seconds,
         "model": job.predictor.files.label,
         "revision": job.predictor.files.revision,
+        "notes": list(job.dataset.report.notes),
     }
 
 

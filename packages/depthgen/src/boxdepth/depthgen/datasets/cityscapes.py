@@ -12,18 +12,22 @@ from jaxtyping import Int32
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
+from boxdepth.depthgen.datasets.fields import MAX_SIDE, Notes, finite, side
 from boxdepth.depthgen.datasets.masks import encode_mask
+from boxdepth.depthgen.datasets.paths import hidden
 from boxdepth.depthgen.datasets.records import (
-    MAX_SIDE,
     Dataset,
     DatasetReport,
     find_root,
-    finite,
-    integer,
     load_json,
     settle,
 )
-from boxdepth.depthgen.store.errors import ConfigError, DataError
+from boxdepth.depthgen.store.errors import (
+    ConfigError,
+    EnvironmentFailure,
+    environment_failure,
+    is_of_the_machine,
+)
 from boxdepth.depthgen.store.images import MAX_PIXELS
 from boxdepth.depthgen.store.schema import Category, ImageRecord
 
@@ -71,7 +75,11 @@ def read_cityscapes(
         DataError: Annotations are missing or damaged.
     """
     root = _find_layout(data_root, split)
-    images = sorted((root / "leftImg8bit" / split).glob(f"*/*{_IMAGE_SUFFIX}"))
+    images = [
+        image
+        for image in sorted((root / "leftImg8bit" / split).glob(f"*/*{_IMAGE_SUFFIX}"))
+        if not hidden(image.relative_to(root))
+    ]
     problems: list[str] = []
     with ThreadPoolExecutor() as pool:
         read = list(pool.map(lambda image: _try_read(root, split, image, masks), images))
@@ -107,8 +115,7 @@ def _find_layout(data_root: Path | None, split: str) -> Path:
     raise ConfigError(
         f"no Cityscapes split {split!r} under {root}: expected leftImg8bit/{split}/<city>/ and "
         f"gtFine/{split}/<city>/ in {root / 'cityscapes'} or in {root} itself; give --data-root, "
-        "or "
-        "set CITYSCAPES_DATASET"
+        "or set CITYSCAPES_DATASET"
     )
 
 
@@ -127,7 +134,9 @@ def _try_read(
         else:
             return f"neither {instance_file.name} nor {polygon_file.name} in {folder}"
         return (ids.shape[0], ids.shape[1]), _instances(ids, masks=masks)
-    except (DataError, ValueError) as error:
+    except EnvironmentFailure:
+        raise
+    except ValueError as error:  # of which DataError is one
         return str(error)
 
 
@@ -136,12 +145,19 @@ def _read_instance_ids(path: Path) -> Int32[np.ndarray, "h w"]:
         with Image.open(path, formats=("PNG",)) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{path.name}: more than {MAX_PIXELS} pixels")
-            if image.mode not in ("I;16", "I", "L"):
+            if image.mode not in ("I;16", "I"):
+                # 26001 saved again with 8 bits is 145: every instance would be lost silently.
                 raise ValueError(
-                    f"{path.name}: mode {image.mode!r}, one 16-bit channel is expected"
+                    f"{path.name}: pixel mode {image.mode!r} where one channel of 16 bits is "
+                    "expected (instance ids reach 33999); it was saved again with fewer bits: put "
+                    "the official file back"
                 )
             return np.array(image, dtype=np.int32)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except OSError as error:
+        if is_of_the_machine(error):
+            raise environment_failure(error, path) from error
+        raise ValueError(f"{path.name}: cannot be decoded ({error})") from error
+    except (SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path.name}: cannot be decoded ({error})") from error
 
 
@@ -156,8 +172,8 @@ def draw_instance_ids(document: Any) -> Int32[np.ndarray, "h w"]:
     """
     if not isinstance(document, dict) or not isinstance(document.get("objects"), list):
         raise ValueError("polygons: imgHeight, imgWidth and objects are expected")
-    height, width = integer(document, "imgHeight"), integer(document, "imgWidth")
-    if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE and height * width <= MAX_PIXELS):
+    height, width = (side(document, key, Notes()) for key in ("imgHeight", "imgWidth"))
+    if height * width > MAX_PIXELS:
         raise ValueError(f"polygons: size {height}x{width}")
     canvas = Image.new("I", (width, height), 0)
     draw = ImageDraw.Draw(canvas)
@@ -165,7 +181,7 @@ def draw_instance_ids(document: Any) -> Int32[np.ndarray, "h w"]:
     for index, item in enumerate(document["objects"]):
         if not isinstance(item, dict) or not isinstance(item.get("label"), str):
             raise ValueError(f"polygons: objects[{index}] has no label")
-        if item.get("deleted"):
+        if item.get("deleted") in (1, "1"):
             continue
         points = _points(item.get("polygon"), where=f"objects[{index}]")
         draw.polygon(points, fill=_fill(item["label"], counts))

@@ -1,13 +1,14 @@
 """COCO segmentations to run-length masks, behind checks: the mask library trusts what it is
 given."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 from jaxtyping import Bool
 from pycocotools import mask as mask_api
+
+from boxdepth.depthgen.datasets.fields import shown
 
 _MAX_OVERSHOOT: Final = 4.0
 """Polygons may reach this many image sizes out of the image; further out the library misbehaves."""
@@ -18,15 +19,17 @@ def run_length_mask(segmentation: object, *, height: int, width: int) -> dict[st
 
     Returns:
         ``{"size": [height, width], "counts": str}``; ``None`` where there is no mask, which COCO
-        files spell in four ways: no key, ``null``, ``[]`` and ``{}``.
+        files spell in many ways: no key, ``null``, ``[]``, ``[[]]``, ``{}``, an empty text, and run
+        lengths of nothing.
 
     Raises:
         ValueError: The segmentation is malformed; nothing malformed reaches the library.
     """
-    if segmentation is None or segmentation in ([], {}, [[]]):
+    if segmentation is None or segmentation in ([], {}, [[]], ""):
         return None
     if isinstance(segmentation, Mapping):
-        return _from_runs(segmentation, height=height, width=width)
+        mask = _from_runs(segmentation, height=height, width=width)
+        return mask if mask_api.area(mask) else None
     if isinstance(segmentation, Sequence) and not isinstance(segmentation, str):
         polygons = [_polygon(points, height=height, width=width) for points in segmentation]
         parts = mask_api.frPyObjects(polygons, height, width)
@@ -37,6 +40,16 @@ def run_length_mask(segmentation: object, *, height: int, width: int) -> dict[st
 def encode_mask(mask: Bool[np.ndarray, "h w"]) -> dict[str, Any]:
     """Encode a binary mask."""
     return _plain(mask_api.encode(np.asfortranarray(mask.astype(np.uint8))))
+
+
+def mask_area(mask: Mapping[str, Any]) -> float:
+    """Pixels of a mask that ``run_length_mask`` made."""
+    return float(mask_api.area(mask))
+
+
+def mask_box(mask: Mapping[str, Any]) -> list[float]:
+    """[x, y, width, height] around the pixels of a mask that ``run_length_mask`` made."""
+    return [float(value) for value in mask_api.toBbox(mask)]
 
 
 def _plain(encoded: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,9 +63,9 @@ def _polygon(points: object, *, height: int, width: int) -> list[float]:
     limit = _MAX_OVERSHOOT * max(height, width)
     for value in points:
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or abs(value) > limit:
+        if not number or not abs(value) <= limit:  # so written, NaN is refused too
             raise ValueError(
-                f"segmentation: polygon coordinate {value!r} is far outside of the image"
+                f"segmentation: polygon coordinate {shown(value)} is far outside of the image"
             )
     return [float(value) for value in points]
 
@@ -60,13 +73,14 @@ def _polygon(points: object, *, height: int, width: int) -> list[float]:
 def _from_runs(mask: Mapping[str, Any], *, height: int, width: int) -> dict[str, Any]:
     counts, size = mask.get("counts"), mask.get("size")
     if size != [height, width]:
-        raise ValueError(f"segmentation: size {size!r}, the image is [{height}, {width}]")
+        raise ValueError(f"segmentation: size {shown(size)}, the image is [{height}, {width}]")
     runs = decode_counts(counts) if isinstance(counts, str) else counts
     if not isinstance(runs, list) or not all(type(run) is int and run >= 0 for run in runs):
         raise ValueError("segmentation: counts must be run lengths >= 0")
     if sum(runs) != height * width:
         raise ValueError(
-            f"segmentation: runs add up to {sum(runs)}, the image has {height * width} pixels"
+            f"segmentation: runs add up to {shown(sum(runs))}, the image has {height * width} "
+            "pixels"
         )
     return _plain(mask_api.frPyObjects({"size": [height, width], "counts": runs}, height, width))
 

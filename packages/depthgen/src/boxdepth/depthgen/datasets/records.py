@@ -1,7 +1,6 @@
 """What every dataset becomes: records, and a count of the dirt that was met."""
 
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,11 +10,18 @@ from typing import Any, Final
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from boxdepth.depthgen.store.errors import ConfigError, DataError, summarise
+from boxdepth.depthgen.datasets.masks import mask_area
+from boxdepth.depthgen.store.errors import (
+    ConfigError,
+    DataError,
+    environment_failure,
+    is_of_the_machine,
+    summarise,
+)
 from boxdepth.depthgen.store.schema import Category, ImageRecord
 
 MAX_JSON_BYTES: Final = 2 << 30
-MAX_SIDE: Final = 65_535
+_MOST_DIGITS: Final = 4000
 _CLIP_TOLERANCE: Final = 1.0
 """Pixels that a box may leave its image by without being counted: the rounding of annotation
 tools."""
@@ -31,6 +37,7 @@ class DatasetReport:
         crowds: Boxes that hold a group; they are kept, with their flag.
         images_without_boxes: Images on which nothing is annotated; they are kept.
         rejected: Records that were left out (only with ``on_bad="skip"``), one text each.
+        notes: What was mended or is worth a word, one line a kind, each with its count.
     """
 
     boxes_clipped: int = 0
@@ -38,6 +45,7 @@ class DatasetReport:
     crowds: int = 0
     images_without_boxes: int = 0
     rejected: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,12 +59,101 @@ class Dataset:
     report: DatasetReport = field(default_factory=DatasetReport)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Annotation:
+    """One box as a file has it.
+
+    Attributes:
+        xyxy: Pixels, (left, top, right, bottom); may leave the image.
+        label: 0-based class in the order of the categories.
+        id: The file's own annotation id.
+        crowd: True for a group.
+        area: Square pixels; ``None`` where the file has none: that of the mask, else of the box.
+        mask: A run-length mask, if there is one and masks are wanted.
+    """
+
+    xyxy: tuple[float, float, float, float]
+    label: int
+    id: int
+    crowd: bool = False
+    area: float | None = None
+    mask: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageFile:
+    """An image of a dataset before its boxes: where it lies, its name, and its size in pixels."""
+
+    id: int
+    name: str
+    path: Path
+    height: int
+    width: int
+
+
+class RecordBuilder:
+    """Makes records of images and annotations, and counts the boxes that needed a hand."""
+
+    def __init__(self, *, masks: bool) -> None:
+        self.masks = masks
+        self.clipped = 0
+        self.dropped = 0
+
+    def build(self, image: ImageFile, annotations: Sequence[Annotation]) -> ImageRecord:
+        """One record: boxes are cut to the image, those without any area in it are dropped."""
+        corners = np.array([item.xyxy for item in annotations], dtype=np.float64).reshape(-1, 4)
+        corners, moved, keep = clip_boxes(corners, height=image.height, width=image.width)
+        self.clipped += int(moved.sum())
+        self.dropped += int((~keep).sum())
+        kept = [item for item, good in zip(annotations, keep, strict=True) if good]
+        return ImageRecord(
+            id=image.id,
+            name=image.name,
+            path=image.path,
+            height=image.height,
+            width=image.width,
+            boxes_xyxy=corners[keep].astype(np.float32),
+            labels=np.array([item.label for item in kept], dtype=np.int64),
+            box_ids=np.array([item.id for item in kept], dtype=np.int64),
+            crowd=np.array([item.crowd for item in kept], dtype=bool),
+            areas=np.array([_area(item) for item in kept], dtype=np.float32),
+            masks=tuple(item.mask for item in kept) if self.masks else None,
+        )
+
+    def report(
+        self,
+        records: Sequence[ImageRecord],
+        *,
+        rejected: Sequence[str] = (),
+        notes: Sequence[str] = (),
+    ) -> DatasetReport:
+        """What there was to count in these records."""
+        return DatasetReport(
+            boxes_clipped=self.clipped,
+            boxes_dropped=self.dropped,
+            crowds=sum(int(record.crowd.sum()) for record in records),
+            images_without_boxes=sum(1 for record in records if not len(record.labels)),
+            rejected=tuple(rejected),
+            notes=tuple(notes),
+        )
+
+
+def _area(item: Annotation) -> float:
+    if item.area is not None:
+        return item.area
+    if item.mask is not None:
+        return mask_area(item.mask)
+    left, top, right, bottom = item.xyxy
+    return (right - left) * (bottom - top)
+
+
 def load_json(path: Path) -> Any:
     """Read a JSON file that may be hostile.
 
     Raises:
         DataError: Not there, too large, not JSON, nested too deeply, or with a key twice in an
             object.
+        EnvironmentFailure: The disk does not give it.
     """
     try:
         nbytes = path.stat().st_size
@@ -64,8 +161,10 @@ def load_json(path: Path) -> Any:
             raise DataError(
                 f"{path}: {nbytes} bytes, the limit is {MAX_JSON_BYTES}; split the file"
             )
-        return json.loads(path.read_bytes(), object_pairs_hook=_unique_keys)
+        return _parse(path.read_bytes())
     except OSError as error:
+        if is_of_the_machine(error):
+            raise environment_failure(error, path) from error
         raise DataError(f"{path}: {error.strerror}; check the path") from error
     except RecursionError as error:
         raise DataError(f"{path}: nested too deeply to be annotations") from error
@@ -77,22 +176,19 @@ def load_json(path: Path) -> Any:
         raise DataError(f"{path}: {error}") from error
 
 
-def safe_path(root: Path, name: object) -> Path:
-    """The file ``name`` inside ``root``, and never one outside of it.
+def _parse(data: bytes) -> Any:
+    try:
+        return json.loads(data, object_pairs_hook=_unique_keys)
+    except (json.JSONDecodeError, UnicodeDecodeError, _KeyTwice):
+        raise
+    except ValueError:
+        # A number of thousands of digits, which Python does not turn into an integer. It is
+        # infinite for every purpose of ours; the field that holds it says so, if it is read.
+        return json.loads(data, object_pairs_hook=_unique_keys, parse_int=_bounded_integer)
 
-    ``root`` must be a resolved path. The file need not exist.
 
-    Raises:
-        ValueError: ``name`` is no text, empty, absolute, a URL, or leads out of ``root``.
-    """
-    if not isinstance(name, str) or not name:
-        raise ValueError(f"file_name {name!r} is not a text")
-    if "\0" in name or "://" in name or not name.isprintable():
-        raise ValueError(f"file_name {name!a} is not a plain relative path")
-    path = Path(name)
-    if path.is_absolute() or ".." in path.parts or not _inside(root, root / path):
-        raise ValueError(f"file_name {name!a} leads out of the image folder {root}")
-    return root / path
+def _bounded_integer(digits: str) -> int | float:
+    return int(digits) if len(digits) < _MOST_DIGITS else float(digits)
 
 
 def clip_boxes(
@@ -108,33 +204,6 @@ def clip_boxes(
     moved = np.abs(clipped - xyxy).max(axis=1, initial=0) > _CLIP_TOLERANCE
     keep = ((clipped[:, 2:] - clipped[:, :2]) > 0).all(axis=1)
     return clipped, moved & keep, keep
-
-
-def integer(record: Mapping[str, Any], key: str) -> int:
-    """The integer at ``key``.
-
-    Raises:
-        ValueError: Missing, or something else.
-    """
-    value = record.get(key)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError(f"{key} is {value!r}, an integer is expected")
-    if not -(1 << 63) <= value < 1 << 63:
-        raise ValueError(f"{key} is out of the range of 64 bits")
-    return value
-
-
-def finite(value: object, *, name: str) -> float:
-    """``value`` as a finite number.
-
-    Raises:
-        ValueError: It is not one.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{name} is {value!r}, a finite number is expected")
-    return float(value)
 
 
 def settle(problems: Sequence[str], *, source: Path, on_bad: str) -> tuple[str, ...]:
@@ -173,8 +242,8 @@ def require_folder(path: Path, *, what: str) -> Path:
     return path.resolve()
 
 
-def _inside(root: Path, path: Path) -> bool:
-    return Path(os.path.realpath(path)).is_relative_to(root)
+class _KeyTwice(ValueError):
+    """An object that holds a key twice: JSON permits it, and readers differ in which one counts."""
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -182,5 +251,5 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(value) != len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"key {twice!r} occurs twice in one object (id {value.get('id')!r})")
+        raise _KeyTwice(f"key {twice!r} occurs twice in one object (id {value.get('id')!r})")
     return value
