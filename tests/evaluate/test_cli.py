@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -212,3 +213,108 @@ def test_no_torch_comes_along() -> None:
     code = "import sys, boxdepth.evaluate.cli; print(sorted({'torch', 'zarr'} & set(sys.modules)))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_measures_are_one_more_key(evaluate, files) -> None:
+    code, out, err = evaluate("ap", *named(files), "--measures", "--per-class", "--json")
+    measures = json.loads(out)["measures"]
+    assert code == 0
+    assert set(measures) == {
+        "iou_type", "f1", "confusion", "calibration", "fragmentation", "slices"
+    }  # fmt: skip
+    assert measures["iou_type"] == "segm"
+    assert measures["confusion"]["labels"][-1] == "background"
+    assert f"{measures['f1']['overall']['f1']:.3f}" in err
+    assert "expected calibration error" in err
+
+
+def test_boxes_alone_are_measured_as_boxes(evaluate, files, tmp_path) -> None:
+    boxes = [{k: v for k, v in r.items() if k != "segmentation"}
+             for r in json.loads(Path(files[0]).read_text())]  # fmt: skip
+    (tmp_path / "boxes.json").write_text(json.dumps(boxes))
+    code, out, _ = evaluate(
+        "ap", "--predictions", str(tmp_path / "boxes.json"), "--annotations", files[1],
+        "--measures", "--json",
+    )  # fmt: skip
+    measures = json.loads(out)["measures"]
+    assert (code, measures["iou_type"], measures["fragmentation"]) == (0, "bbox", None)
+
+
+@pytest.mark.parametrize("suffix", [".svg", ".csv", ".json"])
+def test_the_confusion_matrix_comes_as_picture_table_and_json(
+    suffix: str, evaluate, files, tmp_path
+) -> None:
+    target = tmp_path / f"matrix{suffix}"
+    assert evaluate("ap", *named(files), "--confusion-matrix", str(target))[0] == 0
+    text = target.read_text()
+    assert "background" in text
+    assert "class 1" in text
+    if suffix == ".svg":
+        ElementTree.fromstring(text)
+    again, _, err = evaluate("ap", *named(files), "--confusion-matrix", str(target))
+    assert (again, "exists already" in err) == (2, True)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_rows_of_images_are_written(suffix: str, evaluate, files, tmp_path) -> None:
+    if suffix == ".parquet":
+        pytest.importorskip("pyarrow")
+    target = tmp_path / "new" / f"rows{suffix}"
+    assert evaluate("ap", *named(files), "--per-image", str(target))[0] == 0
+    assert target.stat().st_size > 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--confusion-matrix", "m.png"], 2, "must end in .svg"),
+        (["--per-image", "rows.xlsx"], 2, "must end in .csv or .parquet"),
+        (["--measures", "--protocol", "lvis"], 2, "measures follow COCO's matching"),
+        (["--measures", "--depth", "nowhere"], 3, "no depth maps"),
+        (["--protocol", "lvis"], 3, "Is this an LVIS annotation file?"),
+    ],
+)
+def test_wishes_that_cannot_be_met_are_refused(evaluate, files, arguments, code, words) -> None:
+    ended, out, err = evaluate("ap", *named(files), *arguments)
+    assert (ended, out) == (code, "")
+    assert words in err
+    assert "bug of ours" not in err
+
+
+def test_parquet_without_its_extra_names_it(evaluate, files, tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    code, _, err = evaluate("ap", *named(files), "--per-image", str(tmp_path / "rows.parquet"))
+    assert code == 5
+    assert "boxdepth-evaluate[parquet]" in err
+
+
+def test_lvis_is_a_protocol_of_its_own(evaluate, files) -> None:
+    document = json.loads(Path(files[1]).read_text())
+    for category in document["categories"]:
+        category["frequency"] = "f"
+    for image in document["images"]:
+        image["neg_category_ids"] = image["not_exhaustive_category_ids"] = []
+    Path(files[1]).write_text(json.dumps(document))
+    code, out, err = evaluate("ap", *named(files), "--protocol", "lvis", "--json", "--per-class")
+    report = json.loads(out)
+    assert code == 0
+    assert report["protocol"] == "lvis"
+    assert report["segm"]["ap_frequent"] == report["segm"]["ap"]
+    assert report["segm"]["ap_rare"] is None
+    assert "LVIS protocol" in err
+    code, _, err = evaluate(
+        "ap", *named(files), "--protocol", "lvis", "--iou-type", "bbox", "--fail-under", "1"
+    )
+    assert (code, "the gate is" in err) == (4, True)
+
+
+def test_compare_tells_f1_and_calibration(evaluate, files) -> None:
+    code, out, err = evaluate(
+        "compare", files[0], files[0], "--annotations", files[1], "--bootstrap", "20", "--json"
+    )
+    first, second = json.loads(out)["files"]
+    assert code == 0
+    assert first["f1_difference"] is None
+    assert second["f1_difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert 0 < first["calibration_error"]["value"] < 1
+    assert "best threshold" in err

@@ -11,6 +11,7 @@ from boxdepth.evaluate import UsageError, evaluate_coco
 from boxdepth.evaluate.coco_ap.matching import average_precisions, greedy, match
 from boxdepth.evaluate.compare import compare_results
 from boxdepth.evaluate.error_kinds import KINDS, find_errors
+from boxdepth.evaluate.measures import calibrate, drawn_ece, drawn_f1, outcomes_of
 from boxdepth.evaluate.results import read_annotations, read_predictions
 
 
@@ -142,3 +143,24 @@ def test_a_second_detection_of_a_found_object_is_a_duplicate() -> None:
     errors = find_errors(table, found, match(table, found, "bbox"), "bbox")
     assert errors.counts["duplicate"] == 1
     assert errors.kind.tolist() == [-1, KINDS.index("duplicate")]
+
+
+def test_f1_and_calibration_of_draws_are_those_of_repeated_images(
+    make_set: Callable[..., tuple],
+) -> None:
+    """Weights are how often an image was drawn: the same as a set that holds it so often."""
+    document, results = make_set(8, images=5)
+    truth = read_annotations(document)
+    found = read_predictions(results, truth)
+    outcomes = outcomes_of(truth, found, match(truth, found, "segm"))
+    weights = np.random.default_rng(0).integers(0, 4, (20, 5)).astype(np.float64)
+    f1, ece = drawn_f1(outcomes, weights, 0.4), drawn_ece(outcomes, weights)
+    for line, times in enumerate(weights.astype(int).tolist()):
+        rows = np.repeat(np.arange(len(outcomes.row)), np.array(times)[outcomes.image])
+        wanted = int(np.array(times)[outcomes.wanted_image].sum())
+        right, scores = outcomes.right[rows], outcomes.score[rows]
+        kept = scores >= 0.4
+        expected = 2 * (right & kept).sum() / (kept.sum() + wanted) if wanted else np.nan
+        assert f1[line] == pytest.approx(expected, nan_ok=True)
+        error = calibrate(scores, right).ece
+        assert ece[line] == pytest.approx(np.nan if error is None else error, nan_ok=True)

@@ -61,10 +61,11 @@ def test_the_report_says_what_was_scored_and_how(pages: dict[str, Path]) -> None
     text = pages["usual"].read_text("utf-8")
     for words in (
         "Set usual", "COCO protocol", "mask AP (COCO)", "Precision and recall", "What goes wrong",
-        "By class", "Most instructive", "AP small",
+        "By class", "Most instructive", "AP small", "At the best threshold", "confusion matrix",
+        "calibration error", "Which objects", "small third", "In pieces",
     ):  # fmt: skip
         assert words in text
-    assert text.count("<svg") == 2
+    assert text.count("<svg") == 4
     assert text.count("data:image/jpeg") >= 3
 
 

@@ -15,6 +15,7 @@ from jaxtyping import Float64
 from boxdepth.evaluate.coco_ap import IouType
 from boxdepth.evaluate.coco_ap.evaluation import cannot_compare
 from boxdepth.evaluate.coco_ap.matching import Matches, average_precisions, match
+from boxdepth.evaluate.measures import best_operating_points, drawn_ece, drawn_f1, outcomes_of
 from boxdepth.evaluate.results import (
     DataError,
     GroundTruth,
@@ -51,6 +52,10 @@ class Contender:
         ap, ap50: with their intervals.
         difference: its AP minus the baseline's, None for the baseline itself.
         p_worse: share of draws in which it is worse than the baseline.
+        threshold: score at which its F1 is highest on the whole set; None where it finds nothing.
+        f1: at that threshold and IoU 0.5, classes pooled.
+        f1_difference: its F1 minus the baseline's, None for the baseline itself.
+        calibration_error: expected calibration error of its scores at IoU 0.5.
         per_class: class name to (AP, difference to the baseline).
         warnings: from reading it.
     """
@@ -60,6 +65,10 @@ class Contender:
     ap50: Estimate
     difference: Estimate | None
     p_worse: float | None
+    threshold: float | None
+    f1: Estimate
+    f1_difference: Estimate | None
+    calibration_error: Estimate
     per_class: dict[str, tuple[Estimate, Estimate | None]]
     warnings: tuple[str, ...]
 
@@ -78,6 +87,10 @@ class Contender:
             "difference": self.difference.to_json() if self.difference else None,
             "p_worse": self.p_worse,
             "worse": self.is_worse,
+            "threshold": self.threshold,
+            "f1": self.f1.to_json(),
+            "f1_difference": self.f1_difference.to_json() if self.f1_difference else None,
+            "calibration_error": self.calibration_error.to_json(),
             "per_class": {
                 name: {"ap": ap.to_json(), "difference": gap.to_json() if gap else None}
                 for name, (ap, gap) in self.per_class.items()
@@ -118,8 +131,7 @@ def compare_results(
     if images < 2:
         raise DataError(f"{truth.source}: {images} image; a bootstrap needs several")
     weights = _draw(images, draws, seed)
-    tables: list[Float64[np.ndarray, "k t b"]] = []
-    notes = []
+    drawn: list[_Drawn] = []
     with Workers(workers) as pool:
         for file in files:
             predictions = read_predictions(file, truth, workers=pool)
@@ -127,12 +139,40 @@ def compare_results(
             if fault:
                 raise DataError(fault)
             matches = match(truth, predictions, iou_type)
-            tables.append(class_aps(truth, predictions, matches, weights))
-            notes.append(predictions.notes)
-    return [
-        _contender(str(file), truth, table, None if file_index == 0 else tables[0], warnings)
-        for file_index, (file, table, warnings) in enumerate(zip(files, tables, notes, strict=True))
-    ]
+            drawn.append(_Drawn.of(str(file), truth, predictions, matches, weights))
+    return [_contender(truth, one, drawn[0] if place else None) for place, one in enumerate(drawn)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Drawn:
+    """The numbers of one file under every weighting of images, the whole set first."""
+
+    name: str
+    warnings: tuple[str, ...]
+    threshold: float | None
+    table: Float64[np.ndarray, "k t b"]
+    f1: Float64[np.ndarray, " b"]
+    calibration_error: Float64[np.ndarray, " b"]
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        truth: GroundTruth,
+        predictions: Predictions,
+        matches: Matches,
+        weights: Float64[np.ndarray, "b i"],
+    ) -> "_Drawn":
+        outcomes = outcomes_of(truth, predictions, matches)
+        threshold = best_operating_points(outcomes, truth.category_names).overall.threshold
+        return cls(
+            name=name,
+            warnings=predictions.notes,
+            threshold=threshold,
+            table=class_aps(truth, predictions, matches, weights),
+            f1=drawn_f1(outcomes, weights, threshold),
+            calibration_error=drawn_ece(outcomes, weights),
+        )
 
 
 def class_aps(
@@ -169,31 +209,36 @@ def _draw(images: int, draws: int, seed: int) -> Float64[np.ndarray, "b i"]:
     return np.concatenate((np.ones((1, images)), drawn.astype(np.float64)))
 
 
-def _contender(
-    name: str,
-    truth: GroundTruth,
-    table: Float64[np.ndarray, "k t b"],
-    baseline: Float64[np.ndarray, "k t b"] | None,
-    warnings: tuple[str, ...],
-) -> Contender:
-    ap, ap50 = _mean(table.reshape(-1, table.shape[2])), _mean(table[:, 0])
-    gap = None if baseline is None else ap - _mean(baseline.reshape(-1, table.shape[2]))
-    by_class = table.mean(axis=1)
-    gaps = None if baseline is None else by_class - baseline.mean(axis=1)
+def _contender(truth: GroundTruth, drawn: _Drawn, baseline: _Drawn | None) -> Contender:
+    ap, ap50, by_class = _levels(drawn)
+    gap = f1_gap = gaps = None
+    if baseline is not None:
+        of_baseline, _, classes = _levels(baseline)
+        gap, gaps, f1_gap = ap - of_baseline, by_class - classes, drawn.f1 - baseline.f1
     per_class = {
         class_name: (_estimate(by_class[k]), None if gaps is None else _estimate(gaps[k]))
         for k, class_name in enumerate(truth.category_names)
         if not np.isnan(by_class[k, 0])
     }
     return Contender(
-        name=name,
+        name=drawn.name,
         ap=_estimate(ap),
         ap50=_estimate(ap50),
         difference=None if gap is None else _estimate(gap),
         p_worse=None if gap is None or np.isnan(gap).any() else float((gap[1:] < 0).mean()),
+        threshold=drawn.threshold,
+        f1=_estimate(drawn.f1),
+        f1_difference=None if f1_gap is None else _estimate(f1_gap),
+        calibration_error=_estimate(drawn.calibration_error),
         per_class=per_class,
-        warnings=warnings,
+        warnings=drawn.warnings,
     )
+
+
+def _levels(drawn: _Drawn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """AP, AP50, and AP of each class, under every weighting."""
+    table = drawn.table
+    return _mean(table.reshape(-1, table.shape[2])), _mean(table[:, 0]), table.mean(axis=1)
 
 
 def _mean(table: Float64[np.ndarray, "n b"]) -> Float64[np.ndarray, " b"]:

@@ -12,9 +12,27 @@ from boxdepth.evaluate.cityscapes_ap import CityscapesReport, evaluate_cityscape
 from boxdepth.evaluate.cli import options
 from boxdepth.evaluate.cli.app import app, console, emit, refuse_existing, say, warn, write_new
 from boxdepth.evaluate.cli.inputs import Inputs, find_inputs
+from boxdepth.evaluate.cli.lvis import lvis_json, score_lvis, show_lvis
+from boxdepth.evaluate.cli.measures import check_names, show_measures, write_measures
 from boxdepth.evaluate.cli.options import Protocol
-from boxdepth.evaluate.coco_ap import CocoNumbers, CocoReport, CocoSummary, evaluate_coco
-from boxdepth.evaluate.results import GateError, UsageError
+from boxdepth.evaluate.coco_ap import (
+    CocoNumbers,
+    CocoReport,
+    CocoSummary,
+    IouType,
+    evaluate_tables,
+)
+from boxdepth.evaluate.coco_ap.protocol import Backend
+from boxdepth.evaluate.measures import measure
+from boxdepth.evaluate.results import (
+    GateError,
+    GroundTruth,
+    Predictions,
+    UsageError,
+    read_annotations,
+    read_predictions,
+)
+from boxdepth.evaluate.results.workers import Workers
 
 EXAMPLES = """
 Examples:
@@ -26,6 +44,10 @@ Examples:
   evaluate ap --protocol cityscapes --predictions results/ --gt-fine cityscapes/gtFine/val
 
   evaluate ap --run runs/coco_r50_1x --json --fail-under 0.30
+
+  evaluate ap --run runs/coco_r50_1x --measures --confusion-matrix matrix.svg --per-image rows.csv
+
+  evaluate ap --protocol lvis --predictions preds.json --annotations lvis_v1_val.json
 """
 COLUMNS = {
     "AP": "ap", "AP50": "ap50", "AP75": "ap75", "APs": "ap_small", "APm": "ap_medium",
@@ -50,6 +72,22 @@ def ap_command(
     curves: Annotated[
         Path | None, typer.Option(help="Write COCO precision over recall here (JSON).")
     ] = None,
+    with_measures: Annotated[
+        bool,
+        typer.Option(
+            "--measures", help="F1 and its threshold, confusion, calibration, pieces, slices."
+        ),
+    ] = False,
+    confusion: Annotated[
+        Path | None,
+        typer.Option("--confusion-matrix", help="Write it here: .svg (a picture), .csv or .json."),
+    ] = None,
+    rows: Annotated[
+        Path | None,
+        typer.Option("--per-image", help="A row per image (TP, FP, FN, AP50): .csv or .parquet."),
+    ] = None,
+    depth: options.Depth = None,
+    depth_sign: options.DepthMeaning = options.DepthSign.inverse,
     workers: options.Workers = 0,
     as_json: options.AsJson = False,
     out: options.Out = None,
@@ -58,33 +96,64 @@ def ap_command(
         float | None, typer.Option(help="Exit 4 below this AP (of masks, else boxes), 0 to 1.")
     ] = None,
 ) -> None:
-    """Score predictions: COCO's numbers, official Cityscapes AP, or both."""
+    """Score predictions: COCO's numbers, official Cityscapes AP, both, or LVIS'."""
     for path in filter(None, (out, curves)):
         refuse_existing(path, overwrite=overwrite)
+    check_names(confusion, rows, overwrite=overwrite)
+    measured = with_measures or any(path is not None for path in (confusion, rows, depth))
     if fail_under is not None and not 0 <= fail_under <= 1:
         raise UsageError(f"--fail-under is {fail_under:g}, expected a fraction from 0 to 1.")
+    if measured and protocol in (Protocol.cityscapes, Protocol.lvis):
+        raise UsageError("measures follow COCO's matching: use --protocol coco or both with them.")
     folder = predictions is not None and predictions.is_dir()
     inputs = None if folder else find_inputs(run, predictions, annotations)
+    if inputs is None and protocol != Protocol.cityscapes:
+        raise UsageError(f"{predictions} is a folder: only --protocol cityscapes reads those.")
     coco = cityscapes = None
-    if protocol != Protocol.cityscapes:
-        if inputs is None:
-            raise UsageError(f"{predictions} is a folder: only --protocol cityscapes reads those.")
-        coco = evaluate_coco(
-            inputs.predictions,
-            inputs.annotations,
-            iou_types=options.SHAPES[iou_type],
-            backend=backend.value,
-            workers=options.worker_count(workers, inputs.predictions),
-        )
+    result: dict[str, Any] = {}
+    if inputs is not None and protocol in (Protocol.coco, Protocol.both):
+        count = options.worker_count(workers, inputs.predictions)
+        truth, found, coco = score_coco(inputs, iou_type, backend=backend.value, workers=count)
         show_coco(coco, per_class=per_class)
         if curves is not None:
             write_new(curves, json.dumps(curve_data(coco)), overwrite=overwrite)
-    if protocol != Protocol.coco:
-        cityscapes = score_cityscapes(inputs, predictions, gt_fine)
-        show_cityscapes(cityscapes)
-    emit(combined(coco, cityscapes), as_json=as_json, out=out, overwrite=overwrite)
+        if measured:
+            shape: IouType = "segm" if coco.segm or coco.boundary else "bbox"
+            measures = measure(
+                truth, found, iou_type=shape, depth=depth, depth_sign=depth_sign.value
+            )
+            show_measures(measures, per_class=per_class)
+            write_measures(measures, confusion, rows, overwrite=overwrite)
+            result["measures"] = measures.to_json()
+    if inputs is not None and protocol == Protocol.lvis:
+        reports, warnings = score_lvis(
+            inputs.predictions, inputs.annotations, options.SHAPES[iou_type]
+        )
+        show_lvis(reports, warnings, per_class=per_class)
+        result = lvis_json(reports, warnings)
+        score = next(iter(reports.values())).numbers.ap
+    else:
+        if protocol != Protocol.coco:
+            cityscapes = score_cityscapes(inputs, predictions, gt_fine)
+            show_cityscapes(cityscapes)
+        result = {**combined(coco, cityscapes), **result}
+        score = main_score(coco, cityscapes)
+    emit(result, as_json=as_json, out=out, overwrite=overwrite)
     if fail_under is not None:
-        check_gate(main_score(coco, cityscapes), fail_under)
+        check_gate(score, fail_under)
+
+
+def score_coco(
+    inputs: Inputs, shape: options.Shape, *, backend: Backend, workers: int
+) -> tuple[GroundTruth, Predictions, CocoReport]:
+    """The files as checked tables, and their COCO numbers."""
+    shapes = options.SHAPES[shape]
+    with Workers(workers) as pool:
+        masks = shapes != ("bbox",)
+        truth = read_annotations(inputs.annotations, with_masks=masks)
+        found = read_predictions(inputs.predictions, truth, with_masks=masks, workers=pool)
+        report = evaluate_tables(truth, found, iou_types=shapes, backend=backend, workers=pool)
+    return truth, found, report
 
 
 def curve_data(report: CocoReport) -> dict[str, Any]:

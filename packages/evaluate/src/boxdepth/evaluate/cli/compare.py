@@ -74,10 +74,25 @@ def show_comparison(contenders: list[Contender], iou_type: str, *, per_class: bo
             share,
         )
     console.print(table)
+    console.print(deployed_table(contenders))
     for contender in contenders[1:]:
         console.print(class_table(contender, everything=per_class))
     for contender in contenders:
         warn([f"{contender.name}: {warning}" for warning in contender.warnings])
+
+
+def deployed_table(contenders: list[Contender]) -> Table:
+    """What each file gives at its best score threshold, and how far its scores can be believed."""
+    table = Table("file", "best threshold", "F1", "difference", "calibration error")
+    for contender in contenders:
+        table.add_row(
+            contender.name,
+            "-" if contender.threshold is None else f"{contender.threshold:.2f}",
+            cell(contender.f1),
+            cell(contender.f1_difference, signed=True) if contender.f1_difference else "baseline",
+            cell(contender.calibration_error),
+        )
+    return table
 
 
 def class_table(contender: Contender, *, everything: bool, most: int = 8) -> Table:

@@ -16,6 +16,14 @@ class Protocol(StrEnum):
     coco = "coco"
     cityscapes = "cityscapes"
     both = "both"
+    lvis = "lvis"
+
+
+class DepthSign(StrEnum):
+    """What larger values in a depth map mean."""
+
+    inverse = "inverse"
+    distance = "distance"
 
 
 class Shape(StrEnum):
@@ -59,6 +67,13 @@ Images = Annotated[Path | None, typer.Option("--images", help="Folder of the ima
 GtFine = Annotated[
     Path | None,
     typer.Option("--gt-fine", help="gtFine/<split>; default $CITYSCAPES_DATASET/gtFine/val."),
+]
+Depth = Annotated[
+    Path | None,
+    typer.Option("--depth", help="Depth maps, for slices by distance: folder of PNG / NPY, HDF5."),
+]
+DepthMeaning = Annotated[
+    DepthSign, typer.Option("--depth-sign", help="Larger is nearer (inverse), or farther.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Also write that JSON here.")]

@@ -30,6 +30,8 @@ def report_command(
     annotations: options.AnnotationsFile = None,
     images: options.Images = None,
     gt_fine: options.GtFine = None,
+    depth: options.Depth = None,
+    depth_sign: options.DepthMeaning = options.DepthSign.inverse,
     title: Annotated[str | None, typer.Option(help="Headline.")] = None,
     workers: options.Workers = 0,
     overwrite: options.Overwrite = False,
@@ -47,6 +49,8 @@ def report_command(
             found,
             images=images,
             gt_fine=gt_fine,
+            depth=depth,
+            depth_sign=depth_sign.value,
             title=title or f"Evaluation of {name}",
             workers=pool,
         )
@@ -55,4 +59,5 @@ def report_command(
     say(f"Wrote {html} ({html.stat().st_size / 1024:.0f} kB): open it in any browser.")
     result = {**combined(content.coco, content.cityscapes), "html": str(html)}
     result["errors"] = content.errors.to_json()
+    result["measures"] = content.measures.to_json()
     emit(result, as_json=as_json, out=None)

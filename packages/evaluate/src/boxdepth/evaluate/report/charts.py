@@ -20,7 +20,7 @@ def line_chart(
         paths.append(
             f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>'
         )
-    body = _axes(x=x, y=y, top=1.0, ticks=("0", ".25", ".5", ".75", "1")) + "".join(paths)
+    body = axes(x=x, y=y, top=1.0, ticks=("0", ".25", ".5", ".75", "1")) + "".join(paths)
     return _svg(body, title=f"{y} over {x}") + legend({n: c for n, (_, _, c) in lines.items()})
 
 
@@ -42,7 +42,7 @@ def stacked_histogram(
             )
             below[place] += count
     labels = [f"{edges[0] + (edges[-1] - edges[0]) * k / 4:.2g}" for k in range(5)]
-    body = _axes(x=x, y=y, top=float(top), ticks=tuple(labels)) + "".join(bars)
+    body = axes(x=x, y=y, top=float(top), ticks=tuple(labels)) + "".join(bars)
     return _svg(body, title=f"{y} by {x}") + legend({n: c for n, (_, c) in layers.items()})
 
 
@@ -61,7 +61,13 @@ def _svg(body: str, *, title: str) -> Markup:
     )
 
 
-def _axes(*, x: str, y: str, top: float, ticks: tuple[str, ...]) -> str:
+def frame(top: float) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of the drawing area, in the units of the picture."""
+    return _LEFT, _up(top, top), WIDTH - _RIGHT, _up(0.0, top)
+
+
+def axes(*, x: str, y: str, top: float, ticks: tuple[str, ...]) -> str:
+    """Grid lines with their values up the side, `ticks` and the name of x below."""
     parts = []
     for place, label in enumerate(ticks):
         share = place / (len(ticks) - 1)

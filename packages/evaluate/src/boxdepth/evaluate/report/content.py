@@ -12,6 +12,7 @@ from boxdepth.evaluate.coco_ap import CocoReport, CocoSummary, IouType, evaluate
 from boxdepth.evaluate.coco_ap.matching import match
 from boxdepth.evaluate.coco_ap.protocol import IOU_THRESHOLDS
 from boxdepth.evaluate.error_kinds import ErrorKinds, find_errors
+from boxdepth.evaluate.measures import DepthSign, Measures, measure_matched
 from boxdepth.evaluate.report.gallery import Picture, draw_gallery, tally
 from boxdepth.evaluate.results import GroundTruth, Predictions
 from boxdepth.evaluate.results.workers import Workers
@@ -33,6 +34,7 @@ class ReportContent:
         precision: name of IoU threshold to mean precision at 101 recalls.
         score_edges, scores_right, scores_wrong: histogram of scores at IoU 0.5.
         errors: kinds of error.
+        measures: F1, confusion, calibration, fragmentation, slices.
         threshold: score from which detections are drawn: highest F1.
         gallery: group to pictures, empty without images.
         class_counts: annotations per class.
@@ -51,6 +53,7 @@ class ReportContent:
     scores_right: list[int]
     scores_wrong: list[int]
     errors: ErrorKinds
+    measures: Measures
     threshold: float
     gallery: Mapping[str, list[Picture]]
     class_counts: Mapping[str, int]
@@ -63,6 +66,8 @@ def collect(
     *,
     images: Path | None = None,
     gt_fine: Path | None = None,
+    depth: Path | None = None,
+    depth_sign: DepthSign = "inverse",
     title: str = "Evaluation",
     workers: Workers | None = None,
 ) -> ReportContent:
@@ -73,6 +78,8 @@ def collect(
         predictions: results.
         images: folder of the images, for the gallery.
         gt_fine: gtFine/<split>, for official Cityscapes AP beside COCO's.
+        depth: depth maps, for slices by distance.
+        depth_sign: what larger values in them mean.
         title: headline.
         workers: processes for AP.
     """
@@ -82,7 +89,11 @@ def collect(
     assert summary is not None  # boxes can always be compared
     matches = match(truth, predictions, shape)
     errors = find_errors(truth, predictions, matches, shape)
-    counts = tally(truth, predictions, matches, errors)
+    measures = measure_matched(
+        truth, predictions, matches, iou_type=shape, depth=depth, depth_sign=depth_sign
+    )
+    threshold = measures.points.overall.threshold or 0.0
+    counts = tally(truth, predictions, matches, errors, threshold)
     edges = _score_edges(predictions)
     right, wrong = (
         np.histogram(predictions.scores[chosen], bins=edges)[0].tolist()
@@ -102,7 +113,8 @@ def collect(
         scores_right=right,
         scores_wrong=wrong,
         errors=errors,
-        threshold=counts.threshold,
+        measures=measures,
+        threshold=threshold,
         gallery=draw_gallery(truth, predictions, errors, counts, images) if images else {},
         class_counts=dict(zip(truth.category_names, real.tolist(), strict=True)),
         version=version("boxdepth-evaluate"),

@@ -65,23 +65,15 @@ class ImageTally:
     shock: Float64[np.ndarray, " i"]
 
 
-def best_threshold(predictions: Predictions, errors: ErrorKinds, annotations: int) -> float:
-    """The score above which F1 at IoU 0.5 is highest: what one would deploy."""
-    counted = np.flatnonzero(errors.kind >= -1)
-    order = counted[np.argsort(-predictions.scores[counted], kind="stable")]
-    if not len(order) or not annotations:
-        return 0.0
-    true = np.cumsum(errors.kind[order] == -1)
-    f1 = 2 * true / (np.arange(1, len(order) + 1) + annotations)
-    return float(predictions.scores[order[np.argmax(f1)]])
-
-
 def tally(
-    truth: GroundTruth, predictions: Predictions, matches: Matches, errors: ErrorKinds
+    truth: GroundTruth,
+    predictions: Predictions,
+    matches: Matches,
+    errors: ErrorKinds,
+    threshold: float,
 ) -> ImageTally:
-    """Count right, wrong and missed per image."""
+    """Count right, wrong and missed per image, among detections from `threshold` on."""
     images = len(truth.image_ids)
-    threshold = best_threshold(predictions, errors, int((~truth.crowd).sum()))
     shown = (predictions.scores >= threshold) & (errors.kind >= -1)
     right = ((matches.annotation >= 0) & ~matches.ignored).mean(axis=0) * shown
     wrong = shown & (errors.kind >= 0)

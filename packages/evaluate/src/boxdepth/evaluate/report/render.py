@@ -7,9 +7,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from boxdepth.evaluate.error_kinds import KINDS
+from boxdepth.evaluate.measures import Slice
 from boxdepth.evaluate.report.charts import legend, line_chart, stacked_histogram
 from boxdepth.evaluate.report.content import ReportContent
 from boxdepth.evaluate.report.gallery import COLOURS
+from boxdepth.evaluate.report.matrix import confusion_chart, reliability_chart, shown_classes
 
 NAMES = {"segm": "masks", "bbox": "boxes", "boundary": "boundaries"}
 TWELVE = {
@@ -57,6 +59,10 @@ def render(content: ReportContent) -> str:
         kinds=KINDS,
         **_charts(content),
         classes=_classes(content),
+        slices=_slices(content),
+        hidden_classes=len(content.measures.confusion.labels)
+        - 1
+        - len(shown_classes(content.measures.confusion)),
         largest_gain=max([*content.errors.gains.values(), 1e-9]),
     )
 
@@ -82,7 +88,24 @@ def _charts(content: ReportContent) -> dict[str, Markup | None]:
             layers, edges=content.score_edges, x="score", y="detections"
         ),
         "key": legend(COLOURS),
+        "confusion": confusion_chart(content.measures.confusion),
+        "reliability": reliability_chart(content.measures.calibration),
     }
+
+
+SLICED = {
+    "size": "By size, thirds of all objects",
+    "overlap": "By overlap with another object's box",
+    "depth": "By distance, thirds of all objects",
+}
+
+
+def _slices(content: ReportContent) -> dict[str, list[Slice]]:
+    """Headline to slices, in the order of computation."""
+    groups: dict[str, list[Slice]] = {}
+    for part in content.measures.slices:
+        groups.setdefault(SLICED[part.by], []).append(part)
+    return groups
 
 
 def _classes(content: ReportContent) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from boxdepth.evaluate.results.problems import (
     DataError,
     EvaluateError,
     GateError,
+    MissingExtraError,
     Problems,
     UsageError,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "GroundTruth",
     "JsonLimits",
     "MaskTable",
+    "MissingExtraError",
     "Predictions",
     "Problems",
     "UsageError",

@@ -29,6 +29,12 @@ class GateError(EvaluateError):
     exit_code = 4
 
 
+class MissingExtraError(EvaluateError):
+    """An optional dependency is not installed; the message names the extra that brings it."""
+
+    exit_code = 5
+
+
 def quoted(value: object) -> str:
     """A value from an untrusted file in at most 80 printable ASCII characters."""
     text = ascii(value)

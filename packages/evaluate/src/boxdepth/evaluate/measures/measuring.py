@@ -1,0 +1,124 @@
+"""All measures of one results file, from one matching."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from boxdepth.evaluate.coco_ap import IouType
+from boxdepth.evaluate.coco_ap.evaluation import cannot_compare
+from boxdepth.evaluate.coco_ap.matching import Matches, image_overlaps, match
+from boxdepth.evaluate.measures.calibration import Calibration, calibrate
+from boxdepth.evaluate.measures.confusion import ConfusionMatrix, confusion_matrix
+from boxdepth.evaluate.measures.fragmentation import Fragmentation, fragmentation
+from boxdepth.evaluate.measures.operating_point import OperatingPoints, best_operating_points
+from boxdepth.evaluate.measures.outcomes import outcomes_of
+from boxdepth.evaluate.measures.per_image import PerImage, per_image
+from boxdepth.evaluate.measures.slices import (
+    DepthSign,
+    Slice,
+    by_depth,
+    by_overlap,
+    by_size,
+    measure_slices,
+)
+from boxdepth.evaluate.results import DataError, GroundTruth, Predictions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measures:
+    """Everything here at IoU 0.5, detections at or above the best overall threshold.
+
+    Attributes:
+        iou_type: whether masks or boxes were compared.
+        points: precision, recall, F1 at the best thresholds.
+        confusion: who is taken for whom.
+        calibration: of all detections' scores.
+        fragmentation: None where boxes were compared.
+        slices: by size, by overlap, and by depth where there are depth maps.
+        per_image: a row for each image.
+    """
+
+    iou_type: IouType
+    points: OperatingPoints
+    confusion: ConfusionMatrix
+    calibration: Calibration
+    fragmentation: Fragmentation | None
+    slices: tuple[Slice, ...]
+    per_image: PerImage
+
+    def to_json(self) -> dict[str, Any]:
+        """As `evaluate ap --json` prints it; the rows of images have files of their own."""
+        return {
+            "iou_type": self.iou_type,
+            "f1": self.points.to_json(),
+            "confusion": self.confusion.to_json(),
+            "calibration": self.calibration.to_json(),
+            "fragmentation": self.fragmentation.to_json() if self.fragmentation else None,
+            "slices": [part.to_json() for part in self.slices],
+        }
+
+
+def measure(
+    truth: GroundTruth,
+    predictions: Predictions,
+    *,
+    iou_type: IouType = "segm",
+    depth: Path | None = None,
+    depth_sign: DepthSign = "inverse",
+) -> Measures:
+    """Measure checked results against checked annotations.
+
+    Args:
+        truth: annotations.
+        predictions: results for them.
+        iou_type: what is compared.
+        depth: folder of PNG, TIFF or NPY depth maps, or an HDF5 file, for slices by depth.
+        depth_sign: "inverse" if larger means nearer (as depth networks and our stores have it),
+            "distance" if larger means farther.
+
+    Raises:
+        DataError: files that have no masks to compare, or faulty depth maps.
+    """
+    fault = cannot_compare(truth, predictions, iou_type)
+    if fault:
+        raise DataError(fault)
+    matches = match(truth, predictions, iou_type)
+    return measure_matched(
+        truth, predictions, matches, iou_type=iou_type, depth=depth, depth_sign=depth_sign
+    )
+
+
+def measure_matched(
+    truth: GroundTruth,
+    predictions: Predictions,
+    matches: Matches,
+    *,
+    iou_type: IouType,
+    depth: Path | None = None,
+    depth_sign: DepthSign = "inverse",
+) -> Measures:
+    """`measure` for results that are matched already."""
+    outcomes = outcomes_of(truth, predictions, matches)
+    points = best_operating_points(outcomes, truth.category_names)
+    threshold = points.overall.threshold
+    overlaps = list(image_overlaps(truth, predictions, iou_type))
+    pieces = None
+    if iou_type != "bbox":
+        kept = np.zeros(len(predictions), dtype=bool)
+        kept[outcomes.row[outcomes.above(threshold)]] = True
+        pieces = fragmentation(truth, predictions, overlaps, kept)
+    parts = [by_size(truth), by_overlap(truth)]
+    if depth is not None:
+        parts.append(by_depth(truth, depth, depth_sign))
+    slices = measure_slices(truth, predictions, matches, threshold=threshold, parts=parts)
+    return Measures(
+        iou_type=iou_type,
+        points=points,
+        confusion=confusion_matrix(truth, outcomes, overlaps, threshold),
+        calibration=calibrate(outcomes.score, outcomes.right),
+        fragmentation=pieces,
+        slices=tuple(slices),
+        per_image=per_image(truth, outcomes, threshold),
+    )
