@@ -55,9 +55,10 @@ def report_command(
             workers=pool,
         )
     write_new(html, render(content), overwrite=overwrite)
-    warn(content.coco.warnings)
+    warn(content.notes)
     say(f"Wrote {html} ({html.stat().st_size / 1024:.0f} kB): open it in any browser.")
     result = {**combined(content.coco, content.cityscapes), "html": str(html)}
+    result["warnings"] = list(content.notes)
     result["errors"] = content.errors.to_json()
     result["measures"] = content.measures.to_json()
     emit(result, as_json=as_json, out=None)

@@ -37,6 +37,7 @@ class ReportContent:
         measures: F1, confusion, calibration, fragmentation, slices.
         threshold: score from which detections are drawn: highest F1.
         gallery: group to pictures, empty without images.
+        notes: warnings of all parts, in sentences.
         class_counts: annotations per class.
         version: of the evaluator.
     """
@@ -56,6 +57,7 @@ class ReportContent:
     measures: Measures
     threshold: float
     gallery: Mapping[str, list[Picture]]
+    notes: tuple[str, ...]
     class_counts: Mapping[str, int]
     version: str
 
@@ -94,6 +96,9 @@ def collect(
     )
     threshold = measures.points.overall.threshold or 0.0
     counts = tally(truth, predictions, matches, errors, threshold)
+    gallery, notes = (
+        draw_gallery(truth, predictions, errors, counts, images) if images else ({}, [])
+    )
     edges = _score_edges(predictions)
     right, wrong = (
         np.histogram(predictions.scores[chosen], bins=edges)[0].tolist()
@@ -115,7 +120,8 @@ def collect(
         errors=errors,
         measures=measures,
         threshold=threshold,
-        gallery=draw_gallery(truth, predictions, errors, counts, images) if images else {},
+        gallery=gallery,
+        notes=(*coco.warnings, *notes),
         class_counts=dict(zip(truth.category_names, real.tolist(), strict=True)),
         version=version("boxdepth-evaluate"),
     )

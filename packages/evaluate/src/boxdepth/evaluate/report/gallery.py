@@ -13,8 +13,8 @@ from scipy import ndimage
 
 from boxdepth.evaluate.coco_ap.matching import Matches
 from boxdepth.evaluate.error_kinds import KINDS, ErrorKinds
-from boxdepth.evaluate.results import GroundTruth, Predictions
-from boxdepth.evaluate.results.pictures import read_image
+from boxdepth.evaluate.results import DataError, GroundTruth, Predictions
+from boxdepth.evaluate.results.pictures import is_turned, read_image
 
 # Okabe and Ito's palette: told apart by colour-blind readers too.
 COLOURS = {
@@ -27,7 +27,7 @@ COLOURS = {
     "missed": "#0072b2",
 }
 # Drawn for columns of 300 to 360 screen pixels: labels stay readable on a phone.
-_WIDTH, _FONT, _LABELS = 520, 16, 12
+_WIDTH, _HEIGHT, _FONT, _LABELS = 520, 1200, 16, 12
 _DARK = {COLOURS["missed"], COLOURS["background"], COLOURS["right"]}
 _PER_GROUP = 4
 
@@ -119,12 +119,34 @@ def draw_gallery(
     errors: ErrorKinds,
     counts: ImageTally,
     images: Path,
-) -> dict[str, list[Picture]]:
-    """The chosen images with their overlays."""
-    return {
-        name: [_picture(truth, predictions, errors, counts, images, image) for image in group]
-        for name, group in choose(truth, counts).items()
-    }
+) -> tuple[dict[str, list[Picture]], list[str]]:
+    """The chosen images with their overlays, and what is to be said about them.
+
+    Raises:
+        DataError: none of the chosen images can be read.
+    """
+    gallery: dict[str, list[Picture]] = {}
+    faults: list[str] = []
+    turned = 0
+    for name, group in choose(truth, counts).items():
+        gallery[name] = []
+        for image in group:
+            try:
+                drawn = _picture(truth, predictions, errors, counts, images, image)
+                turned += is_turned(images, truth.image_names[image])
+            except DataError as fault:
+                faults.append(str(fault))
+            else:
+                gallery[name].append(drawn)
+    if faults and not any(gallery.values()):
+        raise DataError(faults[0])
+    notes = [f"Not drawn: {fault}" for fault in faults]
+    if turned:
+        notes.append(
+            f"{turned} of the images shown carry an EXIF orientation, which is ignored: "
+            "annotations refer to the pixels as they are stored."
+        )
+    return gallery, notes
 
 
 def overlay(
@@ -138,8 +160,8 @@ def overlay(
 ) -> Image.Image:
     """Detections tinted and outlined by kind, missed annotations hatched, labels on top."""
     height, width = image.shape[:2]
-    scale = _WIDTH / width
-    size = _WIDTH, max(1, round(height * scale))
+    scale = min(_WIDTH / width, _HEIGHT / height)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
     canvas = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS), dtype=float)
     labels: list[tuple[tuple[float, float], str, str]] = []
     for row in rows:

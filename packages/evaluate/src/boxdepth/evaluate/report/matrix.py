@@ -127,13 +127,21 @@ def _cell(count: int, share: float, step: float, diagonal: bool) -> str:
 def _labels(labels: tuple[str, ...], step: float) -> str:
     parts = []
     for place, label in enumerate(labels):
-        name = escape(label if len(label) <= _LETTERS else label[: _LETTERS - 1] + "…")
+        text = label if len(label) <= _LETTERS else label[: _LETTERS - 1] + "…"
+        name, fit = escape(text), _squeezed(text)
         middle = _NAMES + (place + 0.5) * step
         parts.append(
-            f'<text x="{_NAMES - 5}" y="{middle + 4:.1f}" text-anchor="end">{name}</text>'
-            f'<text transform="translate({middle + 4:.1f},{_NAMES - 5}) rotate(-90)">{name}</text>'
+            f'<text x="{_NAMES - 5}" y="{middle + 4:.1f}" text-anchor="end"{fit}>{name}</text>'
+            f'<text transform="translate({middle + 4:.1f},{_NAMES - 5}) rotate(-90)"{fit}>{name}</text>'
         )
     return "".join(parts)
+
+
+def _squeezed(text: str) -> str:
+    """An attribute that makes wide text fit its margin, whatever font the reader has."""
+    wide = sum(12.0 if ord(c) > 0x2E80 or c in "MW@%" else 7.5 for c in text)
+    room = _NAMES - 8
+    return f' textLength="{room}" lengthAdjust="spacingAndGlyphs"' if wide > room else ""
 
 
 def _words(matrix: ConfusionMatrix, row: int, column: int) -> str:
