@@ -130,9 +130,10 @@ def _labels(labels: tuple[str, ...], step: float) -> str:
         text = label if len(label) <= _LETTERS else label[: _LETTERS - 1] + "…"
         name, fit = escape(text), _squeezed(text)
         middle = _NAMES + (place + 0.5) * step
+        upright = f"translate({middle + 4:.1f},{_NAMES - 5}) rotate(-90)"
         parts.append(
             f'<text x="{_NAMES - 5}" y="{middle + 4:.1f}" text-anchor="end"{fit}>{name}</text>'
-            f'<text transform="translate({middle + 4:.1f},{_NAMES - 5}) rotate(-90)"{fit}>{name}</text>'
+            f'<text transform="{upright}"{fit}>{name}</text>'
         )
     return "".join(parts)
 
