@@ -16,7 +16,7 @@ from boxdepth.depthgen.datasets.cityscapes import THING_CLASSES, draw_instance_i
 from boxdepth.depthgen.datasets.coco import read_coco, read_custom
 from boxdepth.depthgen.datasets.masks import decode_counts, encode_mask, run_length_mask
 from boxdepth.depthgen.datasets.paths import ImageFolder
-from boxdepth.depthgen.datasets.records import load_json
+from boxdepth.depthgen.datasets.records import OnBad, load_json
 from boxdepth.depthgen.store import ConfigError, DataError
 
 from .conftest import encode, photo
@@ -108,7 +108,7 @@ def test_a_bad_record_is_named_and_can_be_left_out(
         read_coco(root, split="train2017")
     assert "instances_train2017.json" in str(error.value)
     assert f"{key}[" in str(error.value)
-    data = read_coco(root, split="train2017", on_bad="skip")
+    data = read_coco(root, split="train2017", on_bad=OnBad.skip)
     assert data.report.rejected
     assert len(data.records) in (2, 3)
 
@@ -317,7 +317,7 @@ def test_instance_ids_saved_again_with_fewer_bits_are_refused(tmp_path: Path) ->
         Image.fromarray((ids % 256).astype(np.uint8)).convert(mode).save(file)
         with pytest.raises(DataError, match=rf"pixel mode '{mode}' where one channel of 16 bits"):
             read_cityscapes(root, split="train")
-    data = read_cityscapes(root, split="train", on_bad="skip")
+    data = read_cityscapes(root, split="train", on_bad=OnBad.skip)
     assert (len(data.records), len(data.report.rejected)) == (0, 1)
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from boxdepth.depthgen.datasets.coco import read_coco
+from boxdepth.depthgen.datasets.records import OnBad
 from boxdepth.depthgen.generate import Job, generate
-from boxdepth.depthgen.generate import run as run_module
 from boxdepth.depthgen.models import find_model
 from boxdepth.depthgen.plan import batches, default_grid, default_unit, estimate_bytes
 from boxdepth.depthgen.predictor import Predictor, load_predictor, predict_depth
@@ -50,7 +51,7 @@ def job(coco_root: Build, predictor: Predictor, tmp_path: Path) -> Job:
 def test_every_image_gets_its_own_depth(job: Job) -> None:
     calls: list[tuple[int, int]] = []
     summary = generate(job, progress=lambda done, total: calls.append((done, total)))
-    assert (summary.images, summary.shards, summary.written) == (11, 3, 3)
+    assert (summary.images, summary.shards, summary.done.units) == (11, 3, 3)
     assert calls[-1] == (11, 11)
     store = open_store(job.store)
     for i, item in enumerate(job.dataset.records):
@@ -69,7 +70,7 @@ def test_a_finished_store_is_left_alone(job: Job) -> None:
     generate(job)
     before = {path: path.stat().st_mtime_ns for path in job.store.rglob("*") if path.is_file()}
     summary = generate(job)
-    assert summary.written == 0
+    assert summary.done.units == 0
     del before[job.store / ".boxdepth" / "lock"]
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in before.items())
 
@@ -120,7 +121,7 @@ def test_bad_images_stop_the_run_together_and_lose_nothing(job: Job) -> None:
     assert "image 6: '000000000005.jpg': cannot be decoded" in str(error.value)
     assert "image 8: '000000000007.jpg': neither JPEG nor PNG" in str(error.value)
     assert (job.store / ".boxdepth" / "records" / "000000.json").is_file()
-    summary = generate(replace(job, on_bad="skip"))
+    summary = generate(replace(job, on_bad=OnBad.skip))
     assert set(summary.skipped) == {6, 8}
     store = open_store(job.store)
     assert store.image_ids.tolist() == [1, 2, 3, 4, 5, 7, 9, 10, 11]
@@ -135,7 +136,7 @@ def test_missing_images_are_told_before_anything_is_written(job: Job) -> None:
     with pytest.raises(DataError, match=r"2 bad records.*\n.*image 1: no file"):
         generate(job)
     assert not job.store.exists()
-    summary = generate(replace(job, on_bad="skip"))
+    summary = generate(replace(job, on_bad=OnBad.skip))
     assert set(summary.skipped) == {1, 10}
     assert len(open_store(job.store)) == 9
 
@@ -194,14 +195,14 @@ def test_a_failing_disk_is_no_bad_image(job: Job, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(Path, "read_bytes", fail)
     with pytest.raises(EnvironmentFailure, match=r"000000000005\.jpg: the disk fails"):
-        generate(replace(job, on_bad="skip"))
+        generate(replace(job, on_bad=OnBad.skip))
 
 
 def test_a_store_without_any_usable_image_is_not_made(job: Job) -> None:
     for index in range(len(job.dataset.records)):
         _spoil(job, index, lambda data: b"nope")
     with pytest.raises(DataError, match=r"not one of its 11 images can be used"):
-        generate(replace(job, on_bad="skip"))
+        generate(replace(job, on_bad=OnBad.skip))
     with pytest.raises(DataError, match="unfinished"):
         open_store(job.store)
 
@@ -215,7 +216,7 @@ def test_a_store_below_a_file_is_told(job: Job) -> None:
 
 def test_a_run_that_cannot_fit_does_not_start(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     usage: Any = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr(run_module.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(EnvironmentFailure, match="are needed, 0 MB are free"):
         generate(job)
 
@@ -232,7 +233,7 @@ def test_constant_depth_is_invalid_and_counted(
     summary = generate(
         Job(dataset=data, predictor=flat, store=tmp_path / "s.zarr", grid=(8, 8), unit=4)
     )
-    assert summary.invalid == 3
+    assert summary.done.invalid == 3
     assert not open_store(tmp_path / "s.zarr").depth_valid.any()
 
 

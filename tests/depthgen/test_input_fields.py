@@ -10,7 +10,7 @@ import pytest
 
 from boxdepth.depthgen.datasets.coco import read_custom
 from boxdepth.depthgen.datasets.coco_file import read_coco_file
-from boxdepth.depthgen.datasets.records import Dataset
+from boxdepth.depthgen.datasets.records import Dataset, OnBad
 from boxdepth.depthgen.store import DataError
 
 Document = dict[str, Any]
@@ -33,7 +33,7 @@ def read(tmp_path: Path) -> Callable[..., Dataset]:
     def read_it(document: Document, **options: Any) -> Dataset:
         file = tmp_path / "a.json"
         file.write_text(document if isinstance(document, str) else json.dumps(document))
-        settings = {"name": "custom", "split": "train", "masks": False, "on_bad": "error"}
+        settings = {"name": "custom", "split": "train", "masks": False, "on_bad": OnBad.error}
         return read_coco_file(tmp_path, file, **(settings | options))
 
     return read_it
@@ -196,7 +196,7 @@ def test_a_mask_that_cannot_be_read_costs_no_box(
     assert read(document).report.notes == ()  # readers of boxes alone do not look at it
     with pytest.raises(DataError, match=r"annotations\[0\] \(id 5\): segmentation"):
         read(document, masks=True)
-    data = read(document, masks=True, on_bad="skip")
+    data = read(document, masks=True, on_bad=OnBad.skip)
     assert data.records[0].masks == (None,)
     np.testing.assert_array_equal(data.records[0].boxes_xyxy, [[8, 8, 28, 28]])
     assert data.report.rejected == ()
@@ -247,7 +247,7 @@ def test_numbers_of_thousands_of_digits_are_infinite_and_harmless_where_not_read
 
 def test_what_is_refused_is_not_counted_as_mended(read: Callable[..., Dataset]) -> None:
     document = _with("annotations", id="5", category_id=99)
-    data = read(document, on_bad="skip")
+    data = read(document, on_bad=OnBad.skip)
     assert len(data.report.rejected) == 1
     assert data.report.notes == ()
 

@@ -1,6 +1,5 @@
 """``depthgen run``."""
 
-import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from boxdepth.depthgen.cli import run_options as options
 from boxdepth.depthgen.cli.app import Json, app, emit, say, warn
 from boxdepth.depthgen.cli.progress import show_progress
+from boxdepth.depthgen.datasets.records import OnBad
 from boxdepth.depthgen.models import DEFAULT_MODEL
 from boxdepth.depthgen.store.errors import ConfigError
-from boxdepth.depthgen.store.lock import refuse_if_busy
-from boxdepth.depthgen.store.schema import LOCK
+from boxdepth.depthgen.store.location import is_remote, locate
 
 if TYPE_CHECKING:
     from boxdepth.depthgen.datasets.records import Dataset
@@ -45,7 +44,7 @@ def run(
     unit: options.Unit = None,
     depth_grid: options.DepthGrid = None,
     limit: options.Limit = None,
-    on_bad: options.OnBadOption = options.OnBad.error,
+    on_bad: options.OnBadOption = OnBad.error,
     device: options.Device = "auto",
     precision: options.Precision = options.PrecisionName.fp32,
     overwrite: options.Overwrite = False,
@@ -58,7 +57,7 @@ def run(
     """
     path = _store_path(store, dataset.value, split or _DEFAULT_SPLITS[dataset.value])
     grid = parse_size(depth_grid, option="--depth-grid") if depth_grid else None
-    refuse_if_busy(path / LOCK)
+    locate(path).refuse_if_busy()
     data = _read(
         dataset.value,
         data_root=data_root,
@@ -66,7 +65,7 @@ def run(
         images=images,
         annotations=annotations,
         masks=with_masks,
-        on_bad=on_bad.value,
+        on_bad=on_bad,
         limit=limit,
     )
     predictor = _load(model, revision, allow_noncommercial, aspect, device, precision)
@@ -78,7 +77,7 @@ def run(
         unit=unit,
         batch_size=batch_size,
         workers=workers,
-        on_bad=on_bad.value,
+        on_bad=on_bad,
         masks=with_masks,
         overwrite=overwrite,
     )
@@ -100,10 +99,11 @@ def parse_size(text: str, *, option: str) -> tuple[int, int]:
     return int(parts[0]), int(parts[1])
 
 
-def _store_path(store: str | None, dataset: str, split: str) -> Path:
-    if store is not None and "://" in store:
-        raise ConfigError(f"--store {store}: this version writes to local folders only")
-    return Path(store) if store else Path("stores") / f"{dataset}-{Path(split).name}.zarr"
+def _store_path(store: str | None, dataset: str, split: str) -> Path | str:
+    if store is None:
+        return Path("stores") / f"{dataset}-{Path(split).name}.zarr"
+    # `--store=~/x` reaches us unexpanded; a folder of that name is never meant.
+    return store if is_remote(store) or store.startswith("file://") else Path(store).expanduser()
 
 
 def _load(
@@ -129,7 +129,7 @@ def _load(
 def _job(
     data: "Dataset",
     predictor: "Predictor",
-    path: Path,
+    path: Path | str,
     *,
     grid: tuple[int, int] | None,
     unit: int | None,
@@ -156,7 +156,7 @@ def _read(
     images: Path | None,
     annotations: Path | None,
     masks: bool,
-    on_bad: str,
+    on_bad: OnBad,
     limit: int | None,
 ) -> "Dataset":
     from dataclasses import replace
@@ -227,11 +227,11 @@ def _dry_run(job: "Job") -> dict[str, Any]:
     attributes, nbytes = plan_job(job)
     needed = estimate_bytes(nbytes, grid=job.grid)
     seconds = _seconds_per_image(job) * attributes.images
-    parent = next(p for p in (job.store, *job.store.absolute().parents) if p.exists())
-    free = shutil.disk_usage(parent).free
+    free = locate(job.store).free_bytes()
+    room = "" if free is None else f" ({free / 1e6:,.0f} MB are free)"
     say(
         f"would write {attributes.images} images in {attributes.units} shards, about "
-        f"{needed / 1e6:,.1f} MB ({free / 1e6:,.0f} MB are free), in about {seconds:,.0f} s"
+        f"{needed / 1e6:,.1f} MB{room}, in about {_duration(seconds)}"
     )
     return {
         "store": str(job.store),
@@ -244,6 +244,10 @@ def _dry_run(job: "Job") -> dict[str, Any]:
         "revision": job.predictor.files.revision,
         "notes": list(job.dataset.report.notes),
     }
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:,.0f} s" if seconds < 120 else f"{seconds / 60:,.0f} minutes"
 
 
 def _seconds_per_image(job: "Job") -> float:
@@ -269,44 +273,39 @@ def _generate(job: "Job") -> dict[str, Any]:
     with show_progress("depth") as progress:
         summary = generate(job, progress=progress)
     _conclude(job, summary)
-    done = _images_done(job, summary)
     return {
         "store": str(job.store),
         "images": summary.images,
         "skipped": len(summary.skipped),
         "shards": summary.shards,
-        "bytes": summary.nbytes,
+        "bytes": summary.done.nbytes,
         "seconds": summary.seconds,
-        "images_per_second": done / summary.seconds if summary.seconds else 0.0,
-        "model_seconds": summary.model_seconds,
+        "images_per_second": summary.images_per_second,
+        "model_seconds": summary.done.model_seconds,
         "model": job.predictor.files.label,
         "revision": job.predictor.files.revision,
         "notes": list(job.dataset.report.notes),
     }
 
 
-def _images_done(job: "Job", summary: "Summary") -> int:
-    return min(summary.written * job.unit, summary.images)
-
-
 def _conclude(job: "Job", summary: "Summary") -> None:
+    done = summary.done
     for number, reason in list(summary.skipped.items())[:20]:
         warn(f"image {number} skipped: {reason}")
     if len(summary.skipped) > 20:
         warn(f"... and {len(summary.skipped) - 20} more images skipped")
-    if summary.invalid:
-        warn(f"{summary.invalid} images have no usable depth (constant or not finite)")
-    if summary.redone:
-        warn(f"{summary.redone} images were computed again in fp32")
-    usable = summary.images - len(summary.skipped)
-    left_out = f" ({len(summary.skipped)} left out)" if summary.skipped else ""
-    if not summary.written:
-        say(f"{job.store} is finished already: {usable} images{left_out}; nothing to do")
+    if done.invalid:
+        warn(f"{done.invalid} images have no usable depth (constant or not finite)")
+    if done.redone:
+        warn(f"{done.redone} images were computed again in fp32")
+    images = f"{summary.usable} images"
+    images += f" ({len(summary.skipped)} left out)" if summary.skipped else ""
+    if not done.units:
+        say(f"{job.store} is finished already: {images}; nothing to do")
         return
-    rate = _images_done(job, summary) / summary.seconds
     say(
-        f"finished {job.store}: {usable} images{left_out}, {summary.written} of {summary.shards} "
-        f"shards written now ({summary.nbytes / 1e6:,.1f} MB) in {summary.seconds:.1f} s "
-        f"({rate:.1f} images/s, {summary.model_seconds:.1f} s in the model)",
+        f"finished {job.store}: {images}, {done.units} of {summary.shards} shards written now "
+        f"({done.nbytes / 1e6:,.1f} MB) in {summary.seconds:.1f} s "
+        f"({summary.images_per_second:.1f} images/s, {done.model_seconds:.1f} s in the model)",
         style="green",
     )

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from boxdepth.depthgen.datasets.records import OnBad
+
 
 class DatasetName(StrEnum):
     """Layouts that can be read."""
@@ -20,13 +22,6 @@ class AspectName(StrEnum):
 
     keep = "keep"
     square = "square"
-
-
-class OnBad(StrEnum):
-    """What to do with bad images and annotations."""
-
-    error = "error"
-    skip = "skip"
 
 
 class PrecisionName(StrEnum):

@@ -18,6 +18,7 @@ from boxdepth.depthgen.datasets.paths import hidden
 from boxdepth.depthgen.datasets.records import (
     Dataset,
     DatasetReport,
+    OnBad,
     find_root,
     load_json,
     settle,
@@ -60,7 +61,7 @@ class _Instance:
 
 
 def read_cityscapes(
-    data_root: Path | None, *, split: str, masks: bool = False, on_bad: str = "error"
+    data_root: Path | None, *, split: str, masks: bool = False, on_bad: OnBad = OnBad.error
 ) -> Dataset:
     """Read a split from ``leftImg8bit`` and ``gtFine``.
 

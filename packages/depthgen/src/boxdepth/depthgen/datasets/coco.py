@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from boxdepth.depthgen.datasets.coco_file import read_coco_file
-from boxdepth.depthgen.datasets.records import Dataset, find_root, require_folder
+from boxdepth.depthgen.datasets.records import Dataset, OnBad, find_root, require_folder
 from boxdepth.depthgen.store.errors import ConfigError
 
 ROOT_VARIABLES = ("BOXDEPTH_DATA", "DETECTRON2_DATASETS")
@@ -11,7 +11,7 @@ ROBOFLOW_NAME = "_annotations.coco.json"
 
 
 def read_coco(
-    data_root: Path | None, *, split: str, masks: bool = False, on_bad: str = "error"
+    data_root: Path | None, *, split: str, masks: bool = False, on_bad: OnBad = OnBad.error
 ) -> Dataset:
     """Read a split of COCO in its official layout.
 
@@ -50,7 +50,7 @@ def read_custom(
     annotations: Path | None,
     split: str,
     masks: bool = False,
-    on_bad: str = "error",
+    on_bad: OnBad = OnBad.error,
 ) -> Dataset:
     """Read one's own images with a COCO-format file.
 

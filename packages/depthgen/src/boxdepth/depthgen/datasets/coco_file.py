@@ -14,6 +14,7 @@ from boxdepth.depthgen.datasets.records import (
     Annotation,
     Dataset,
     ImageFile,
+    OnBad,
     RecordBuilder,
     load_json,
     settle,
@@ -41,7 +42,7 @@ class _Reading:
 
 
 def read_coco_file(
-    image_root: Path, annotations: Path, *, name: str, split: str, masks: bool, on_bad: str
+    image_root: Path, annotations: Path, *, name: str, split: str, masks: bool, on_bad: OnBad
 ) -> Dataset:
     """Read one COCO-format annotation file; all its problems are reported together.
 
@@ -63,7 +64,7 @@ def read_coco_file(
             f"{annotations}: an object with images, annotations and categories expected"
         )
     reading = _Reading(
-        folder=ImageFolder(image_root), masks=masks, keep_boxes_of_bad_masks=on_bad == "skip"
+        folder=ImageFolder(image_root), masks=masks, keep_boxes_of_bad_masks=on_bad is OnBad.skip
     )
     _read_table(reading, document, "categories", _read_category, annotations)
     ordered = sorted(reading.categories.items())

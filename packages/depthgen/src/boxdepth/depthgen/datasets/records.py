@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +26,13 @@ _MOST_DIGITS: Final = 4000
 _CLIP_TOLERANCE: Final = 1.0
 """Pixels that a box may leave its image by without being counted: the rounding of annotation
 tools."""
+
+
+class OnBad(StrEnum):
+    """What to do with bad images and annotations: stop, or leave them out and say so."""
+
+    error = "error"
+    skip = "skip"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,13 +214,13 @@ def clip_boxes(
     return clipped, moved & keep, keep
 
 
-def settle(problems: Sequence[str], *, source: Path, on_bad: str) -> tuple[str, ...]:
+def settle(problems: Sequence[str], *, source: Path | str, on_bad: OnBad) -> tuple[str, ...]:
     """Raise the collected problems, or hand them on as rejected records.
 
     Raises:
         DataError: There are problems, and ``on_bad`` is ``"error"``.
     """
-    if problems and on_bad == "error":
+    if problems and on_bad is OnBad.error:
         raise DataError(
             f"{source}: {len(problems)} bad record{'s' if len(problems) > 1 else ''} "
             f"(mend them, or leave them out with --on-bad skip):\n{summarise(problems)}"

@@ -1,13 +1,13 @@
 """What is to be made of a dataset, and what was."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64
 
-from boxdepth.depthgen.datasets.records import Dataset, settle
+from boxdepth.depthgen.datasets.records import Dataset, OnBad, settle
 from boxdepth.depthgen.predictor import Predictor
 from boxdepth.depthgen.store import DepthInfo, ImageRecord, StoreAttributes, plan_store
 from boxdepth.depthgen.store.errors import environment_failure, is_of_the_machine
@@ -18,7 +18,7 @@ class Job:
     """What to make of a dataset.
 
     Attributes:
-        store: Folder of the store.
+        store: Path or URL of the store.
         grid: (rows, columns) of stored depth.
         unit: Images of one unit.
         batch_size: Images that go through the model together.
@@ -30,40 +30,72 @@ class Job:
 
     dataset: Dataset
     predictor: Predictor
-    store: Path
+    store: Path | str
     grid: tuple[int, int]
     unit: int
     batch_size: int = 8
     workers: int = 2
-    on_bad: str = "error"
+    on_bad: OnBad = OnBad.error
     masks: bool = False
     overwrite: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UnitReport:
+    """What became of one unit, or of several together.
+
+    Attributes:
+        units: Units written.
+        images: Images that were looked at.
+        invalid: Images without usable depth (constant or not finite).
+        redone: Images that were computed again in fp32.
+        nbytes: Bytes of the objects written.
+        model_seconds: Time inside the model.
+    """
+
+    units: int = 0
+    images: int = 0
+    invalid: int = 0
+    redone: int = 0
+    nbytes: int = 0
+    model_seconds: float = 0.0
+
+    def __add__(self, other: "UnitReport") -> "UnitReport":
+        return UnitReport(
+            **{
+                item.name: getattr(self, item.name) + getattr(other, item.name)
+                for item in fields(self)
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """What a run did.
+    """A finished store, and what this run did for it.
 
     Attributes:
         images: Images of the dataset.
         skipped: Images that the store leaves out, with the reason, by id.
-        invalid: Images without usable depth (constant or not finite).
-        redone: Images that were computed again in fp32.
         shards: Units of the store.
-        written: Units that this run wrote.
-        nbytes: Bytes of the finished store's objects that this run wrote.
-        model_seconds: Time inside the model.
+        done: What this run did.
+        seconds: How long it took.
     """
 
     images: int
-    skipped: dict[int, str]
-    invalid: int
-    redone: int
+    skipped: Mapping[int, str]
     shards: int
-    written: int
-    nbytes: int
+    done: UnitReport
     seconds: float
-    model_seconds: float
+
+    @property
+    def usable(self) -> int:
+        """Images that the store holds."""
+        return self.images - len(self.skipped)
+
+    @property
+    def images_per_second(self) -> float:
+        """Of this run."""
+        return self.done.images / self.seconds if self.seconds else 0.0
 
 
 def file_sizes(records: Sequence[ImageRecord]) -> Int64[np.ndarray, " n"]:

@@ -1,6 +1,5 @@
 """The whole job, and the ways in which a machine can fail it."""
 
-import shutil
 import time
 from collections.abc import Callable, Sequence
 
@@ -8,11 +7,10 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
-from boxdepth.depthgen.generate.job import Job, Summary, plan_job
-from boxdepth.depthgen.generate.units import Totals, run_units
+from boxdepth.depthgen.generate.job import Job, Summary, UnitReport, plan_job
+from boxdepth.depthgen.generate.units import run_units
 from boxdepth.depthgen.plan import estimate_bytes
 from boxdepth.depthgen.store import EnvironmentFailure, StoreWriter, open_writer
-from boxdepth.depthgen.store.errors import writing
 
 
 def generate(job: Job, *, progress: Callable[[int, int], None] | None = None) -> Summary:
@@ -29,22 +27,20 @@ def generate(job: Job, *, progress: Callable[[int, int], None] | None = None) ->
     """
     started = time.monotonic()
     attributes, nbytes = plan_job(job)
-    totals = Totals()
+    done = UnitReport()
     try:
-        with (
-            writing(job.store),
-            open_writer(
-                job.store,
-                attributes,
-                job.dataset.records,
-                overwrite=job.overwrite,
-                rejected=job.dataset.report.rejected,
-            ) as writer,
-        ):
+        with open_writer(
+            job.store,
+            attributes,
+            job.dataset.records,
+            overwrite=job.overwrite,
+            rejected=job.dataset.report.rejected,
+        ) as writer:
             pending = writer.pending()
             if pending or not writer.finished:
                 _check_space(job, writer, pending, nbytes)
-                run_units(job, writer, pending, nbytes, totals, progress)
+                for report in run_units(job, writer, pending, nbytes, progress):
+                    done += report
                 writer.finish()
             skipped = writer.skipped()
     except (MemoryError, torch.OutOfMemoryError) as error:
@@ -55,13 +51,9 @@ def generate(job: Job, *, progress: Callable[[int, int], None] | None = None) ->
     return Summary(
         images=attributes.images,
         skipped=skipped,
-        invalid=totals.invalid,
-        redone=totals.redone,
         shards=attributes.units,
-        written=totals.written,
-        nbytes=totals.nbytes,
+        done=done,
         seconds=time.monotonic() - started,
-        model_seconds=totals.model_seconds,
     )
 
 
@@ -70,8 +62,8 @@ def _check_space(
 ) -> None:
     rows = [row for unit in pending for row in writer.rows(unit)]
     needed = estimate_bytes(nbytes[rows], grid=job.grid)
-    free = shutil.disk_usage(job.store).free
-    if needed > free:
+    free = writer.location.free_bytes()
+    if free is not None and needed > free:
         raise EnvironmentFailure(
             f"{job.store}: about {needed / 1e6:,.0f} MB are needed, {free / 1e6:,.0f} MB are free; "
             "free space, name another --store, or take a smaller --depth-grid"

@@ -5,12 +5,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
-from boxdepth.depthgen.generate.job import Job
+from boxdepth.depthgen.datasets.records import OnBad
+from boxdepth.depthgen.generate.job import Job, UnitReport
 from boxdepth.depthgen.plan import Batch, batches
 from boxdepth.depthgen.predictor import predict_depth
 from boxdepth.depthgen.preprocess import resize_image
@@ -19,17 +19,6 @@ from boxdepth.depthgen.store.depth import is_informative
 from boxdepth.depthgen.store.errors import environment_failure, is_of_the_machine, summarise
 
 _BATCHES_AHEAD = 3
-
-
-@dataclass(slots=True, kw_only=True)
-class Totals:
-    """Counts that grow while units pass."""
-
-    invalid: int = 0
-    redone: int = 0
-    written: int = 0
-    nbytes: int = 0
-    model_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +35,18 @@ class _OpenUnit:
     depth: dict[int, Float32[np.ndarray, "rows columns"]] = field(default_factory=dict)
     skipped: dict[int, str] = field(default_factory=dict)
     redone: list[int] = field(default_factory=list)
+    model_seconds: float = 0.0
+
+    def report(self, *, nbytes: int) -> UnitReport:
+        """What became of the unit, once ``nbytes`` bytes of it are written."""
+        return UnitReport(
+            units=1,
+            images=len(self.images) + len(self.skipped),
+            invalid=sum(1 for depth in self.depth.values() if not is_informative(depth)),
+            redone=len(self.redone),
+            nbytes=nbytes,
+            model_seconds=self.model_seconds,
+        )
 
 
 def run_units(
@@ -53,14 +54,14 @@ def run_units(
     writer: StoreWriter,
     pending: Sequence[int],
     nbytes: Int64[np.ndarray, " n"],
-    totals: Totals,
     progress: Callable[[int, int], None] | None,
-) -> None:
-    """Put all pending units through the model and write them; counts grow in ``totals``.
+) -> Iterator[UnitReport]:
+    """Put all pending units through the model and write them; one report a unit, once it is
+    written.
 
     Raises:
         DataError: Bad images (with ``on_bad="error"``); the units before are written all the same.
-        OSError: The disk fails.
+        EnvironmentFailure: The disk fails.
     """
     records, total = job.dataset.records, len(job.dataset.records)
     done = total - sum(len(writer.rows(unit)) for unit in pending)
@@ -82,22 +83,26 @@ def run_units(
     ):
         try:
             for batch, futures in _look_ahead(decode_pool, schedule, job, nbytes):
-                _predict_batch(job, batch, futures, opened, totals)
+                _predict_batch(job, batch, futures, opened)
                 done += len(batch.rows)
                 if progress:
                     progress(done, total)
                 if batch.last:
                     if writing is not None:
-                        _account(writing.result(), totals)
+                        yield writing.result()
                     _stop_on_bad(job, opened)
-                    rows = _unit_rows(writer, batch.unit, opened, totals)
-                    writing = write_pool.submit(writer.write_unit, batch.unit, rows)
+                    writing = write_pool.submit(_write, writer, batch.unit, opened)
                     opened = _OpenUnit()
             if writing is not None:
-                _account(writing.result(), totals)
+                yield writing.result()
         except BaseException:
             decode_pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _write(writer: StoreWriter, unit: int, opened: _OpenUnit) -> UnitReport:
+    nbytes = writer.write_unit(unit, _unit_rows(writer.rows(unit), opened))
+    return opened.report(nbytes=nbytes)
 
 
 def _look_ahead(
@@ -141,7 +146,6 @@ def _predict_batch(
     batch: Batch,
     futures: Sequence[Future[_Loaded | str]],
     opened: _OpenUnit,
-    totals: Totals,
 ) -> None:
     good: list[tuple[int, _Loaded]] = []
     for row, future in zip(batch.rows, futures, strict=True):
@@ -154,7 +158,7 @@ def _predict_batch(
         return
     started = time.monotonic()
     prediction = predict_depth(job.predictor, [item.pixels for _, item in good], grid=job.grid)
-    totals.model_seconds += time.monotonic() - started
+    opened.model_seconds += time.monotonic() - started
     for (row, item), depth, redone in zip(good, prediction.depth, prediction.redone, strict=True):
         opened.images[row], opened.depth[row] = item.data, depth
         if redone:
@@ -162,7 +166,7 @@ def _predict_batch(
 
 
 def _stop_on_bad(job: Job, opened: _OpenUnit) -> None:
-    if opened.skipped and job.on_bad == "error":
+    if opened.skipped and job.on_bad is OnBad.error:
         problems = [f"image {number}: {reason}" for number, reason in opened.skipped.items()]
         raise DataError(
             f"{len(problems)} bad image{'s' if len(problems) > 1 else ''} (replace them and "
@@ -171,19 +175,10 @@ def _stop_on_bad(job: Job, opened: _OpenUnit) -> None:
         )
 
 
-def _unit_rows(writer: StoreWriter, unit: int, opened: _OpenUnit, totals: Totals) -> UnitRows:
-    rows = writer.rows(unit)
-    totals.redone += len(opened.redone)
-    totals.invalid += sum(1 for depth in opened.depth.values() if not is_informative(depth))
-    remarks: dict[str, Any] = {"redone_in_fp32": sorted(opened.redone)}
+def _unit_rows(rows: range, opened: _OpenUnit) -> UnitRows:
     return UnitRows(
         images=[opened.images.get(row) for row in rows],
         depth=[opened.depth.get(row) for row in rows],
         skipped=opened.skipped,
-        remarks=remarks,
+        remarks={"redone_in_fp32": sorted(opened.redone)},
     )
-
-
-def _account(written: int, totals: Totals) -> None:
-    totals.written += 1
-    totals.nbytes += written

@@ -9,12 +9,14 @@ from boxdepth.depthgen.store.errors import (
     DepthgenError,
     EnvironmentFailure,
     ImageError,
+    MissingExtraError,
     StoreBusyError,
     StoreError,
     StoreMismatchError,
 )
 from boxdepth.depthgen.store.images import decode_image
-from boxdepth.depthgen.store.layout import plan_store
+from boxdepth.depthgen.store.location import Location, locate
+from boxdepth.depthgen.store.plan import plan_store
 from boxdepth.depthgen.store.read import Boxes, Store, open_store
 from boxdepth.depthgen.store.schema import (
     Category,
@@ -24,7 +26,7 @@ from boxdepth.depthgen.store.schema import (
 )
 from boxdepth.depthgen.store.unit import UnitRows
 from boxdepth.depthgen.store.verify import Verification, verify_store
-from boxdepth.depthgen.store.write import StoreWriter, open_writer, write_store
+from boxdepth.depthgen.store.write import StoreWriter, open_writer, write_store, write_unit
 
 __all__ = [
     "Boxes",
@@ -36,6 +38,8 @@ __all__ = [
     "EnvironmentFailure",
     "ImageError",
     "ImageRecord",
+    "Location",
+    "MissingExtraError",
     "Store",
     "StoreAttributes",
     "StoreBusyError",
@@ -45,9 +49,11 @@ __all__ = [
     "UnitRows",
     "Verification",
     "decode_image",
+    "locate",
     "open_store",
     "open_writer",
     "plan_store",
     "verify_store",
     "write_store",
+    "write_unit",
 ]

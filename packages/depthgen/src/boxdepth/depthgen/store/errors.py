@@ -52,6 +52,12 @@ class StoreBusyError(DepthgenError):
     exit_code = 75
 
 
+class MissingExtraError(DepthgenError):
+    """An optional dependency is not installed."""
+
+    exit_code = 5
+
+
 def summarise(problems: Sequence[str], *, shown: int = 20) -> str:
     """Join collected problems to one text: the first ``shown`` of them, and how many more."""
     lines = [f"  {problem}" for problem in problems[:shown]]

@@ -1,166 +1,157 @@
-"""Which arrays a store has, how they are cut, and which objects belong to which unit."""
+"""How the arrays are cut into objects, and the bytes of those objects."""
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
-from jaxtyping import Int64
+import zarr
+from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
+from zarr.core.buffer import Buffer, default_buffer_prototype
+from zarr.storage import MemoryStore
 
-from boxdepth.depthgen.store.errors import StoreError
-from boxdepth.depthgen.store.files import sha256_hex
-from boxdepth.depthgen.store.schema import Category, DepthInfo, ImageRecord, StoreAttributes
+from boxdepth.depthgen.store.schema import ARRAYS, DEPTH_Q, IMAGE_DATA, ArraySchema, StoreAttributes
 
 IMAGE_CHUNK: Final = 256 * 1024
 """Bytes of one inner chunk of ``image/data``."""
 
+_DATASET_CHUNK: Final = 1 << 22
+
+_COMPRESSORS: Mapping[str, tuple[Any, ...]] = {
+    "none": (),
+    "zstd": (ZstdCodec(level=3), Crc32cCodec()),
+    # typesize is written out: zarr would fill it in from the dtype, but only when the array is
+    # created.
+    "blosc": (
+        BloscCodec(typesize=2, cname="zstd", clevel=3, shuffle="bitshuffle", blocksize=0),
+        Crc32cCodec(),
+    ),
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ArraySpec:
-    """Name, type and layout of one array.
+class ArrayLayout:
+    """One array of one store: its sides in numbers, and how it is cut."""
 
-    Attributes:
-        per_unit: True if every unit writes its own shard or chunk; False if the array belongs to
-            the dataset and is written once, before the first unit.
-    """
-
-    name: str
-    dtype: str
+    schema: ArraySchema
     shape: tuple[int, ...]
     chunks: tuple[int, ...]
-    shards: tuple[int, ...] | None
-    fill: float
-    compression: Literal["none", "zstd", "blosc"]
-    per_unit: bool
+    shards: tuple[int, ...] | None = None
 
     def object_name(self, unit: int) -> str:
         """The key of the array's object that belongs to ``unit``."""
-        return f"{self.name}/c/{unit}" + "/0" * (len(self.shape) - 1)
+        return f"{self.schema.name}/c/{unit}" + "/0" * (len(self.shape) - 1)
 
 
-def per_unit_arrays(attributes: StoreAttributes) -> tuple[ArraySpec, ...]:
-    """The arrays of which each unit writes its own object."""
-    n, unit, (rows, columns) = attributes.images, attributes.unit, attributes.depth.grid
-    capacity = attributes.image_capacity
-
-    def column(name: str, dtype: str, fill: float) -> ArraySpec:
-        return ArraySpec(
-            name=name, dtype=dtype, shape=(n,), chunks=(unit,), shards=None, fill=fill,
-            compression="zstd", per_unit=True,
-        )  # fmt: skip
-
-    return (
-        ArraySpec(
-            name="image/data", dtype="uint8", shape=(attributes.units * capacity,),
-            chunks=(IMAGE_CHUNK,), shards=(capacity,), fill=0, compression="none", per_unit=True,
-        ),
-        column("image/start", "int64", 0),
-        column("image/nbytes", "uint32", 0),
-        column("image/crc32c", "uint32", 0),
-        ArraySpec(
-            name="depth/q", dtype="uint16", shape=(n, rows, columns), chunks=(1, rows, columns),
-            shards=(unit, rows, columns), fill=0, compression="blosc", per_unit=True,
-        ),
-        column("depth/scale", "float32", float("nan")),
-        column("depth/offset", "float32", float("nan")),
-        column("depth/valid", "uint8", 0),
-    )  # fmt: skip
-
-
-def dataset_arrays(records: Sequence[ImageRecord], *, masks: bool) -> dict[str, np.ndarray]:
-    """The arrays that follow from the dataset alone; they are written before the first unit."""
-    names = [record.name.encode() for record in records]
-    values: dict[str, np.ndarray] = {
-        "image/id": np.array([record.id for record in records], dtype=np.int64),
-        "image/size": np.array([(r.height, r.width) for r in records], dtype=np.uint16),
-        "image/name_utf8": np.frombuffer(b"".join(names), dtype=np.uint8),
-        "image/name_ptr": _pointers([len(name) for name in names]),
-        "boxes/ptr": _pointers([len(record.labels) for record in records]),
-        "boxes/xyxy": np.concatenate([r.boxes_xyxy for r in records]).astype(np.float32),
-        "boxes/label": np.concatenate([r.labels for r in records]).astype(np.int32),
-        "boxes/id": np.concatenate([r.box_ids for r in records]).astype(np.int64),
-        "boxes/crowd": np.concatenate([r.crowd for r in records]).astype(np.uint8),
-        "boxes/area": np.concatenate([r.areas for r in records]).astype(np.float32),
+def shape_of(schema: ArraySchema, attributes: StoreAttributes, *, nbytes: int) -> tuple[int, ...]:
+    """The sides of an array in numbers; ``nbytes`` where only its content tells."""
+    rows, columns = attributes.depth.grid
+    numbers = {
+        "N": attributes.images,
+        "N + 1": attributes.images + 1,
+        "K": attributes.boxes,
+        "K + 1": attributes.boxes + 1,
+        "G * capacity": attributes.units * attributes.image_capacity,
+        "rows": rows,
+        "columns": columns,
+        "bytes": nbytes,
     }
-    if masks:
-        counts = [mask_counts(record, i) for record in records for i in range(len(record.labels))]
-        values["masks/counts"] = np.frombuffer(b"".join(counts), dtype=np.uint8)
-        values["masks/ptr"] = _pointers([len(part) for part in counts])
-    return values
+    return tuple(numbers[dim] if isinstance(dim, str) else dim for dim in schema.dims)
 
 
-def mask_counts(record: ImageRecord, index: int) -> bytes:
-    """The ASCII run lengths of one box's mask; empty where it has none."""
-    mask = None if record.masks is None else record.masks[index]
-    return b"" if mask is None else str(mask["counts"]).encode("ascii")
+def per_unit_layouts(attributes: StoreAttributes) -> tuple[ArrayLayout, ...]:
+    """The arrays of which each unit writes its own object."""
+    layouts = []
+    for schema in ARRAYS:
+        if not schema.per_unit:
+            continue
+        shape = shape_of(schema, attributes, nbytes=0)
+        chunks: tuple[int, ...] = (attributes.unit, *shape[1:])
+        shards: tuple[int, ...] | None = None
+        if schema.name == IMAGE_DATA:
+            chunks, shards = (IMAGE_CHUNK,), (attributes.image_capacity,)
+        elif schema.name == DEPTH_Q:
+            chunks, shards = (1, *shape[1:]), chunks
+        layouts.append(ArrayLayout(schema=schema, shape=shape, chunks=chunks, shards=shards))
+    return tuple(layouts)
 
 
-def _pointers(lengths: list[int]) -> Int64[np.ndarray, " n_plus_1"]:
-    return np.concatenate([[0], np.cumsum(np.array(lengths, dtype=np.int64))]).astype(np.int64)
-
-
-def dataset_array_specs(attributes: StoreAttributes, values: Mapping[str, Any]) -> list[ArraySpec]:
-    """Layouts of the dataset's arrays: one chunk each, 4 MiB chunks for the mask bytes."""
-    return [
-        ArraySpec(
-            name=name, dtype=str(value.dtype), shape=value.shape,
-            chunks=tuple(max(1, min(side, 1 << 22)) for side in value.shape), shards=None,
-            fill=0, compression="zstd", per_unit=False,
+def dataset_layouts(values: Mapping[str, np.ndarray]) -> tuple[ArrayLayout, ...]:
+    """The dataset's arrays: one chunk each, 4 MiB chunks for the mask bytes."""
+    return tuple(
+        ArrayLayout(
+            schema=schema,
+            shape=values[schema.name].shape,
+            chunks=tuple(max(1, min(side, _DATASET_CHUNK)) for side in values[schema.name].shape),
         )
-        for name, value in values.items()
-    ]  # fmt: skip
-
-
-def plan_store(
-    records: Sequence[ImageRecord],
-    *,
-    dataset: str,
-    split: str,
-    categories: tuple[Category, ...],
-    image_nbytes: Int64[np.ndarray, " n"],
-    depth: DepthInfo,
-    generator: Mapping[str, Any],
-    unit: int,
-    masks: bool,
-) -> StoreAttributes:
-    """Fix everything that decides a store's bytes, before the first of them is written.
-
-    Args:
-        records: The images in the order of the rows.
-        image_nbytes: Size of every image file in bytes; 0 for a file that is not there.
-        generator: Model, revision, settings and library versions, as flat JSON.
-        unit: Images of one unit (shard).
-
-    Raises:
-        StoreError: No image at all, or a unit, a grid or a number of bits out of range.
-    """
-    if not records:
-        raise StoreError(f"{dataset} {split}: no image to store; check the annotation file")
-    if unit < 1 or not 1 <= depth.bits <= 16 or min(depth.grid) < 1:
-        raise StoreError(f"unit {unit}, depth {depth}: unit and grid >= 1, bits in 1..16 expected")
-    sums = np.add.reduceat(image_nbytes, np.arange(0, len(records), unit))
-    largest = max(1, int(sums.max()))
-    values = dataset_arrays(records, masks=masks)
-    return StoreAttributes(
-        dataset=dataset,
-        split=split,
-        categories=categories,
-        images=len(records),
-        boxes=int(values["boxes/ptr"][-1]),
-        masks=masks,
-        unit=unit,
-        image_capacity=-(-largest // IMAGE_CHUNK) * IMAGE_CHUNK,
-        depth=depth,
-        generator=generator,
-        fingerprint={
-            "images": _hash_arrays(values, prefix="image/"),
-            "files": sha256_hex(image_nbytes.astype("<i8").tobytes()),
-            "annotations": _hash_arrays(values, prefix="boxes/"),
-            "masks": _hash_arrays(values, prefix="masks/"),
-        },
+        for schema in ARRAYS
+        if not schema.per_unit and schema.name in values
     )
 
 
-def _hash_arrays(values: Mapping[str, np.ndarray], *, prefix: str) -> str:
-    parts = (value.tobytes() for name, value in sorted(values.items()) if name.startswith(prefix))
-    return sha256_hex(b"".join(parts))
+def encode_unit(
+    layouts: Iterable[ArrayLayout], values: Mapping[str, np.ndarray], *, unit: int
+) -> dict[str, bytes]:
+    """The objects of one unit, by name. Encoded in memory: hashed, and then written as they are."""
+    layouts = tuple(layouts)
+    objects: dict[str, Buffer] = {}
+    group = zarr.create_group(MemoryStore(store_dict=objects))
+    for layout in layouts:
+        start = unit * (layout.shards or layout.chunks)[0]
+        part = values[layout.schema.name]
+        _create(group, layout)[start : start + len(part)] = part
+    names = {layout.object_name(unit) for layout in layouts}
+    # A unit without any usable depth (or image) has no object of that array.
+    return {name: objects[name].to_bytes() for name in sorted(names) if name in objects}
+
+
+def encode_dataset(
+    attributes: StoreAttributes, values: Mapping[str, np.ndarray]
+) -> dict[str, bytes]:
+    """The metadata of the whole store, and the objects of the dataset's arrays, by name."""
+    objects: dict[str, Buffer] = {}
+    store = MemoryStore(store_dict=objects)
+    group = zarr.create_group(store, attributes=attributes.to_json())
+    for layout in per_unit_layouts(attributes):
+        _create(group, layout)
+    for layout in dataset_layouts(values):
+        _create(group, layout)[...] = values[layout.schema.name]
+    with warnings.catch_warnings():
+        # zarr warns that consolidated metadata is an extension; it is optional for readers.
+        warnings.simplefilter("ignore")
+        zarr.consolidate_metadata(store)
+    return {name: buffer.to_bytes() for name, buffer in sorted(objects.items())}
+
+
+def decode_arrays(
+    objects: Mapping[str, bytes], names: Iterable[str]
+) -> Iterator[tuple[str, zarr.Array]]:
+    """Arrays whose objects and metadata are in memory."""
+    buffer = default_buffer_prototype().buffer
+    store = MemoryStore(
+        store_dict={name: buffer.from_bytes(data) for name, data in objects.items()},
+        read_only=True,
+    )
+    group = zarr.open_group(store, mode="r", use_consolidated=False)
+    for name in names:
+        array = group[name]
+        assert isinstance(array, zarr.Array)
+        yield name, array
+
+
+def _create(group: zarr.Group, layout: ArrayLayout) -> zarr.Array:
+    schema = layout.schema
+    group.create_array(
+        schema.name,
+        shape=layout.shape,
+        dtype=schema.dtype,
+        chunks=layout.chunks,
+        shards=layout.shards,
+        compressors=_COMPRESSORS[schema.codec] or None,
+        fill_value=schema.fill,
+    )
+    array = group[schema.name]
+    assert isinstance(array, zarr.Array)
+    # A column of zeros is written too: an object that must exist cannot go missing unseen.
+    return array.with_config({"write_empty_chunks": layout.shards is None})

@@ -4,12 +4,12 @@ import fcntl
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from boxdepth.depthgen.store.errors import StoreBusyError, environment_failure
+from boxdepth.depthgen.store.errors import StoreBusyError, environment_failure, writing
 
 _PATIENCE_SECONDS = 10.0
 """A killed holder's children may keep the lock for some seconds (measured: 2 restarts of 170)."""
@@ -21,19 +21,26 @@ def hold_lock(path: Path, *, patience: float = _PATIENCE_SECONDS) -> Iterator[No
 
     Raises:
         StoreBusyError: A living process holds it, or it stayed held for ``patience`` seconds.
+        EnvironmentFailure: The file system fails, or knows no locks.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    with writing(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        _acquire(descriptor, path, patience=patience)
-        holder = f"{socket.gethostname()} {os.getpid()} {datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}\n"
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, holder.encode(), 0)
+        with writing(path):
+            _acquire(descriptor, path, patience=patience)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{describe_holder()}\n".encode(), 0)
         try:
             yield
         finally:
             os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
+
+
+def describe_holder() -> str:
+    """This process: host, process and time."""
+    return f"{socket.gethostname()} {os.getpid()} {datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def refuse_if_busy(path: Path) -> None:
@@ -52,8 +59,8 @@ def refuse_if_busy(path: Path) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         holder = os.pread(descriptor, 4096, 0).decode(errors="replace").split()
-        if _alive(holder):
-            raise StoreBusyError(_busy_message(path, holder)) from None
+        if is_alive(holder):
+            raise StoreBusyError(busy_message(path.parent.parent, holder)) from None
     finally:
         os.close(descriptor)
 
@@ -65,14 +72,15 @@ def _acquire(descriptor: int, path: Path, *, patience: float) -> None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(descriptor, 4096, 0).decode(errors="replace").split()
-            if _alive(holder) or time.monotonic() > deadline:
-                raise StoreBusyError(_busy_message(path, holder)) from None
+            if is_alive(holder) or time.monotonic() > deadline:
+                raise StoreBusyError(busy_message(path.parent.parent, holder)) from None
             time.sleep(0.1)
         else:
             return
 
 
-def _alive(holder: list[str]) -> bool:
+def is_alive(holder: Sequence[str]) -> bool:
+    """True if the holder (host, process, time) is a living process of this host."""
     if len(holder) != 3 or holder[0] != socket.gethostname() or not holder[1].isdigit():
         return False
     try:
@@ -84,9 +92,10 @@ def _alive(holder: list[str]) -> bool:
     return True
 
 
-def _busy_message(path: Path, holder: list[str]) -> str:
+def busy_message(store: object, holder: Sequence[str]) -> str:
+    """Who holds the store, since when, and what to do."""
     who = f"process {holder[1]} on {holder[0]} since {holder[2]}" if len(holder) == 3 else "unknown"
     return (
-        f"{path.parent.parent}: another writer holds this store ({who}); "
+        f"{store}: another writer holds this store ({who}); "
         "wait for it, or end it: nothing that it has finished will be lost"
     )

@@ -1,14 +1,19 @@
-"""What a finished store says about itself, checked against the files that are there."""
+"""What a finished store says about itself, checked against the objects that are there."""
 
 import json
-import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from boxdepth.depthgen.store.errors import StoreError, summarise
-from boxdepth.depthgen.store.files import ObjectRecord, sha256_hex
+from boxdepth.depthgen.store.canonical import sha256_hex
+from boxdepth.depthgen.store.errors import EnvironmentFailure, StoreError, summarise
+from boxdepth.depthgen.store.location import NOT_A_FILE, Location
+from boxdepth.depthgen.store.records import (
+    ObjectRecord,
+    is_plain_name,
+    record_name,
+    unit_key,
+)
 from boxdepth.depthgen.store.schema import (
     CONTROL,
     DATASET_RECORD,
@@ -19,7 +24,6 @@ from boxdepth.depthgen.store.schema import (
     StoreAttributes,
     attributes_from_json,
 )
-from boxdepth.depthgen.store.seals import is_plain_name
 
 _MAX_CONTROL_BYTES = 1 << 28
 
@@ -41,78 +45,92 @@ class Manifest:
 
     Attributes:
         fingerprint: SHA-256 of the manifest file: equal stores have equal fingerprints.
+        metadata: The bytes of every ``zarr.json``, by name.
+        present: The size of every object that was there when the manifest was read.
     """
 
-    path: Path
+    location: Location
     fingerprint: str
     attributes: StoreAttributes
     dataset: UnitRecord
     units: tuple[UnitRecord, ...]
+    metadata: Mapping[str, bytes]
+    present: Mapping[str, int]
+
+    @property
+    def records(self) -> tuple[UnitRecord, ...]:
+        """All records, the dataset's first."""
+        return (self.dataset, *self.units)
 
 
-def read_manifest(path: Path) -> Manifest:
+def read_manifest(location: Location) -> Manifest:
     """Read the manifest and all records, each against its recorded hash.
 
     Raises:
         StoreError: No store, an unfinished one, another version, or damaged records or metadata.
+        EnvironmentFailure: The disk or the network fails.
     """
-    body, fingerprint = _read_manifest_file(path)
-    problems: list[str] = []
-    records: dict[str, dict[str, Any]] = {}
+    body, fingerprint = _read_manifest_file(location)
+    damaged = f"{location}/{MANIFEST}: damaged"
     try:
-        if not all(is_plain_name(name) for name in (*body["records"], *body["metadata"])):
+        hashes = {f"{RECORDS}/{name}": digest for name, digest in body["records"].items()}
+        hashes |= body["metadata"]
+        if not all(is_plain_name(name) for name in hashes):
             raise ValueError("a name that leads out of the store")
-        for name, digest in body["records"].items():
-            data = _read_checked(path / RECORDS / name, digest, problems)
-            records[name.removesuffix(".json")] = json.loads(data) if data else {}
-        for name, digest in body["metadata"].items():
-            _read_checked(path / name, digest, problems)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise StoreError(f"{damaged} ({error!r}); repeat the depthgen run") from error
+    present = location.sizes()
+    read = _read_checked(location, hashes, present)
+    try:
+        records = {name: json.loads(read[f"{RECORDS}/{name}"]) for name in body["records"]}
+    except ValueError as error:
+        raise StoreError(f"{damaged} ({error!r}); repeat the depthgen run") from error
+    metadata = {name: read[name] for name in body["metadata"]}
+    attributes = _attributes(location, records)
+    keys = [unit_key(unit) for unit in range(attributes.units)]
+    if missing := [key for key in keys if f"{key}.json" not in records]:
         raise StoreError(
-            f"{path / MANIFEST}: damaged ({error!r}); repeat the depthgen run"
-        ) from error
-    if problems:
-        raise StoreError(f"{path}: damaged, repeat the depthgen run:\n{summarise(problems)}")
-    attributes = attributes_from_json(records[DATASET_RECORD]["attributes"], path=path)
-    keys = [f"{unit:06d}" for unit in range(attributes.units)]
-    if missing := [key for key in (DATASET_RECORD, *keys) if key not in records]:
-        raise StoreError(
-            f"{path}: the manifest lacks units {', '.join(missing[:5])}; build it again"
+            f"{location}: the manifest lacks units {', '.join(missing[:5])}; build it again"
         )
-    units = tuple(_unit_record(key, records[key], path) for key in keys)
+    units = tuple(_unit_record(key, records[f"{key}.json"], location) for key in keys)
     if sum(len(unit.image_ids) for unit in units) != attributes.images:
-        raise StoreError(f"{path}: the records do not add up to {attributes.images} images")
+        raise StoreError(f"{location}: the records do not add up to {attributes.images} images")
     return Manifest(
-        path=path,
+        location=location,
         fingerprint=fingerprint,
         attributes=attributes,
-        dataset=_unit_record(DATASET_RECORD, records[DATASET_RECORD], path),
+        dataset=_unit_record(DATASET_RECORD, records[f"{DATASET_RECORD}.json"], location),
         units=units,
+        metadata=metadata,
+        present=present,
     )
+
+
+def _attributes(location: Location, records: Mapping[str, Any]) -> StoreAttributes:
+    try:
+        written = records[f"{DATASET_RECORD}.json"]["attributes"]
+    except (KeyError, TypeError) as error:
+        raise StoreError(f"{location}: no dataset record, or damaged; build it again") from error
+    return attributes_from_json(written, path=location)
 
 
 def object_problems(manifest: Manifest) -> Iterator[str]:
     """Objects that are missing, of another size than recorded, or links; with the images they
     hold."""
-    folders: set[Path] = set()
-    for record in (manifest.dataset, *manifest.units):
+    present = manifest.present
+    links = {name for name, nbytes in present.items() if nbytes == NOT_A_FILE}
+    for record in manifest.records:
         for name, item in record.objects.items():
-            path = manifest.path / name
-            folders.update(p for p in path.parents if p.is_relative_to(manifest.path))
-            try:
-                info = path.lstat()
-            except OSError:
-                yield f"{describe(name, record)}: missing"
-                continue
-            if not stat.S_ISREG(info.st_mode):
+            if name in links:
                 yield f"{describe(name, record)}: a link or a special file"
-            elif info.st_size != item.nbytes:
-                yield f"{describe(name, record)}: {info.st_size} bytes, expected {item.nbytes}"
-    yield from (
-        f"{folder}: a link; copy the files into the store"
-        for folder in sorted(folders - {manifest.path})
-        if folder.is_symlink()
-    )
+            elif name not in present:
+                yield f"{describe(name, record)}: missing"
+            elif present[name] != item.nbytes:
+                yield f"{describe(name, record)}: {present[name]} bytes, expected {item.nbytes}"
+    known = {name for record in manifest.records for name in record.objects}
+    for link in sorted(links - known):
+        if any(name.startswith(f"{link}/") for name in known):
+            yield f"{manifest.location}/{link}: a link; copy the files into the store"
 
 
 def describe(name: str, record: UnitRecord) -> str:
@@ -128,64 +146,75 @@ def describe(name: str, record: UnitRecord) -> str:
     )
 
 
-def _read_manifest_file(path: Path) -> tuple[dict[str, Any], str]:
-    if not path.is_dir():
-        raise StoreError(f"{path}: no such store; make it with `depthgen run --store {path}`")
-    if not (path / CONTROL).is_dir():
-        raise StoreError(f"{path}: not a boxdepth store (no {CONTROL}/ in it)")
-    file = path / MANIFEST
-    if not file.is_file():
-        done = sum(1 for entry in (path / RECORDS).glob("*.json") if entry.stem != DATASET_RECORD)
-        raise StoreError(
-            f"{path}: unfinished ({done}{_of_units(path)} units are done); "
-            "repeat the same `depthgen run` to go on"
-        )
-    if file.stat().st_size > _MAX_CONTROL_BYTES:
-        raise StoreError(f"{file}: larger than {_MAX_CONTROL_BYTES} bytes; not a manifest")
-    data = file.read_bytes()
+def _read_manifest_file(location: Location) -> tuple[dict[str, Any], str]:
+    if not location.exists(MANIFEST):
+        raise StoreError(_why_no_manifest(location))
+    data = location.read(MANIFEST, limit=_MAX_CONTROL_BYTES)
     try:
         body = json.loads(data)
         schema, version = body["schema"], body["version"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{file}: damaged ({error!r}); repeat the depthgen run") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise StoreError(
+            f"{location}/{MANIFEST}: damaged ({error!r}); repeat the depthgen run"
+        ) from error
     if schema != SCHEMA or version != VERSION:
         raise StoreError(
-            f"{path}: format {schema!r} version {version!r}, this reader knows {SCHEMA!r} version "
-            f"{VERSION}; use the matching release of boxdepth-depthgen"
+            f"{location}: format {schema!r} version {version!r}, this reader knows {SCHEMA!r} "
+            f"version {VERSION}; use the matching release of boxdepth-depthgen"
         )
     return body, sha256_hex(data)
 
 
-def _of_units(path: Path) -> str:
+def _why_no_manifest(location: Location) -> str:
+    control = location.sizes(f"{CONTROL}/")
+    if not control:
+        if location.is_empty():
+            return f"{location}: no such store; make it with `depthgen run --store {location}`"
+        return f"{location}: not a boxdepth store (no {CONTROL}/ in it)"
+    done = sum(1 for name in control if name.startswith(f"{RECORDS}/") and name[-11:-5].isdecimal())
+    return (
+        f"{location}: unfinished ({done}{_of_units(location)} units are done); "
+        "repeat the same `depthgen run` to go on"
+    )
+
+
+def _of_units(location: Location) -> str:
     try:
-        record = json.loads((path / RECORDS / f"{DATASET_RECORD}.json").read_bytes())
-        return f" of {attributes_from_json(record['attributes'], path=path).units}"
-    except (OSError, ValueError, KeyError, TypeError):
+        record = json.loads(location.read(record_name(DATASET_RECORD), limit=_MAX_CONTROL_BYTES))
+        return f" of {attributes_from_json(record['attributes'], path=location).units}"
+    except EnvironmentFailure:
+        raise
+    except (ValueError, KeyError, TypeError):
         return ""
 
 
-def _read_checked(path: Path, digest: str, problems: list[str]) -> bytes:
-    try:
-        if path.is_symlink() or path.stat().st_size > _MAX_CONTROL_BYTES:
-            problems.append(f"{path}: a link, or too large")
-            return b""
-        data = path.read_bytes()
-    except OSError as error:
-        problems.append(f"{path}: {error.strerror}")
-        return b""
-    if sha256_hex(data) != digest:
-        problems.append(f"{path}: its hash differs from the manifest's")
-    return data
+def _read_checked(
+    location: Location, hashes: Mapping[str, str], present: Mapping[str, int]
+) -> dict[str, bytes]:
+    """Objects against the hashes that the manifest has of them."""
+    problems, read = [], {}
+    for name in hashes:
+        if not 0 <= present.get(name, NOT_A_FILE) <= _MAX_CONTROL_BYTES:
+            state = "a link, or too large" if name in present else "missing"
+            problems.append(f"{location}/{name}: {state}")
+    wanted = [] if problems else list(hashes)
+    for name, data in zip(wanted, location.read_all(wanted), strict=True):
+        read[name] = data
+        if sha256_hex(data) != hashes[name]:
+            problems.append(f"{location}/{name}: its hash differs from the manifest's")
+    if problems:
+        raise StoreError(f"{location}: damaged, repeat the depthgen run:\n{summarise(problems)}")
+    return read
 
 
-def _unit_record(key: str, body: Mapping[str, Any], path: Path) -> UnitRecord:
+def _unit_record(key: str, body: Mapping[str, Any], location: Location) -> UnitRecord:
     try:
         if not all(is_plain_name(name) for name in body["objects"]):
             raise ValueError("a name that leads out of the store")
         return UnitRecord(
             key=key,
             objects={
-                str(name): ObjectRecord(nbytes=item["nbytes"], sha256=item["sha256"])
+                str(name): ObjectRecord(nbytes=int(item["nbytes"]), sha256=str(item["sha256"]))
                 for name, item in body["objects"].items()
             },
             image_ids=tuple(body.get("image_ids", ())),
@@ -193,4 +222,4 @@ def _unit_record(key: str, body: Mapping[str, Any], path: Path) -> UnitRecord:
             remarks=dict(body.get("remarks", {})),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise StoreError(f"{path}: damaged record {key} ({error!r}); build it again") from error
+        raise StoreError(f"{location}: damaged record {key} ({error!r}); build it again") from error

@@ -1,6 +1,6 @@
 """Reading: through the manifest only, every byte checked, random access at the cost of decoding."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -8,48 +8,18 @@ from typing import Any, final
 
 import google_crc32c
 import numpy as np
-import zarr
 from jaxtyping import Bool, Float32, Int64, UInt8, UInt16, UInt64
-from zarr.storage import LocalStore
 
+from boxdepth.depthgen.store.canonical import sha256_hex
 from boxdepth.depthgen.store.depth import normalised_inverse_depth
 from boxdepth.depthgen.store.errors import StoreError, summarise
-from boxdepth.depthgen.store.files import sha256_file
 from boxdepth.depthgen.store.images import decode_image
-from boxdepth.depthgen.store.layout import IMAGE_CHUNK
+from boxdepth.depthgen.store.layout import IMAGE_CHUNK, decode_arrays, shape_of
+from boxdepth.depthgen.store.location import Location, locate
 from boxdepth.depthgen.store.manifest import Manifest, describe, object_problems, read_manifest
-from boxdepth.depthgen.store.schema import StoreAttributes
-from boxdepth.depthgen.store.shards import (
-    EMPTY,
-    decode_blosc,
-    read_range,
-    read_shard_index,
-    strip_crc32c,
-)
+from boxdepth.depthgen.store.schema import ARRAYS, DEPTH_Q, IMAGE_DATA, ArraySchema, StoreAttributes
+from boxdepth.depthgen.store.shards import EMPTY, decode_blosc, read_shard_index, strip_crc32c
 
-_EXPECTED: Mapping[str, tuple[str, tuple[int | str, ...]]] = {
-    "image/id": ("int64", ("n",)),
-    "image/size": ("uint16", ("n", 2)),
-    "image/name_utf8": ("uint8", ("bytes",)),
-    "image/name_ptr": ("int64", ("n+1",)),
-    "boxes/ptr": ("int64", ("n+1",)),
-    "boxes/xyxy": ("float32", ("k", 4)),
-    "boxes/label": ("int32", ("k",)),
-    "boxes/id": ("int64", ("k",)),
-    "boxes/crowd": ("uint8", ("k",)),
-    "boxes/area": ("float32", ("k",)),
-    "image/start": ("int64", ("n",)),
-    "image/nbytes": ("uint32", ("n",)),
-    "image/crc32c": ("uint32", ("n",)),
-    "depth/scale": ("float32", ("n",)),
-    "depth/offset": ("float32", ("n",)),
-    "depth/valid": ("uint8", ("n",)),
-    "masks/counts": ("uint8", ("bytes",)),
-    "masks/ptr": ("int64", ("k+1",)),
-}
-"""Arrays that are read whole, with n images and k boxes."""
-
-_MASK_ARRAYS = ("masks/counts", "masks/ptr")
 _MAX_TEXT_BYTES = 1 << 31
 
 
@@ -72,13 +42,18 @@ class Boxes:
     area: Float32[np.ndarray, " n"]
 
 
-def open_store(path: Path | str) -> "Store":
+def open_store(where: Path | str) -> "Store":
     """Open a finished store for reading.
+
+    Args:
+        where: A path, or a URL: ``s3://bucket/folder``, ``gs://``, ``az://``, ``file://``.
 
     Raises:
         StoreError: Not a store, unfinished, damaged, or of another major version.
+        EnvironmentFailure: The disk or the network fails.
+        MissingExtraError: A URL, and the extra ``remote`` is not installed.
     """
-    return Store(Path(path))
+    return Store(locate(where))
 
 
 @final
@@ -89,15 +64,15 @@ class Store:
     fork and by several threads; a pickled one opens its path again.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._manifest = read_manifest(path)
+    def __init__(self, location: Location) -> None:
+        self._manifest = read_manifest(location)
         if problems := list(object_problems(self._manifest)):
-            raise StoreError(f"{path}: damaged:\n{summarise(problems)}\n{CURE}")
+            raise StoreError(f"{location}: damaged:\n{summarise(problems)}\n{CURE}")
+        self._location = location
         arrays = _load_arrays(self._manifest)
         self._arrays = arrays
         self._rows = np.flatnonzero(arrays["image/nbytes"])
-        self._depth_indices: dict[int, UInt64[np.ndarray, "chunks 2"]] = {}
+        self._indices: dict[tuple[str, int], UInt64[np.ndarray, "chunks 2"]] = {}
         self._contiguous_units: dict[int, bool] = {}
         self.image_ids: Int64[np.ndarray, " n"] = arrays["image/id"][self._rows]
         self.image_sizes: Int64[np.ndarray, "n 2"] = arrays["image/size"][self._rows].astype(
@@ -106,10 +81,15 @@ class Store:
         self.depth_valid: Bool[np.ndarray, " n"] = arrays["depth/valid"][self._rows].astype(bool)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return open_store, (str(self.path),)
+        return Store, (self._location,)
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    @property
+    def path(self) -> str:
+        """Where the store lies: a path or a URL."""
+        return self._location.text
 
     @property
     def fingerprint(self) -> str:
@@ -124,8 +104,8 @@ class Store:
     @property
     def nbytes(self) -> int:
         """Recorded bytes of all objects."""
-        units = (self._manifest.dataset, *self._manifest.units)
-        return sum(item.nbytes for unit in units for item in unit.objects.values())
+        records = self._manifest.records
+        return sum(item.nbytes for record in records for item in record.objects.values())
 
     @property
     def skipped(self) -> dict[int, str]:
@@ -156,19 +136,16 @@ class Store:
             StoreError: The bytes differ from those that were stored.
         """
         row = int(self._rows[i])
-        start, nbytes = (
-            int(self._arrays["image/start"][row]),
-            int(self._arrays["image/nbytes"][row]),
-        )
-        unit = row // self.attributes.unit
+        unit, nbytes = row // self.attributes.unit, int(self._arrays["image/nbytes"][row])
+        start = int(self._arrays["image/start"][row]) - unit * self.attributes.image_capacity
+        name = self._shard(IMAGE_DATA, unit)
         if self._images_contiguous(unit):
-            offset = start - unit * self.attributes.image_capacity
-            data = read_range(self._shard("image/data", unit), start=offset, nbytes=nbytes)
+            data = self._location.read_range(name, start=start, nbytes=nbytes)
         else:
-            data = self._zarr_array("image/data")[start : start + nbytes].tobytes()
+            data = self._gather(name, unit, start=start, nbytes=nbytes)
         if google_crc32c.value(data) != int(self._arrays["image/crc32c"][row]):
             raise StoreError(
-                f"{self._where(i, 'image/data')}: checksum differs, the file is damaged\n{CURE}"
+                f"{self._where(i, IMAGE_DATA)}: checksum differs, the file is damaged\n{CURE}"
             )
         return data
 
@@ -184,12 +161,12 @@ class Store:
         row, info = int(self._rows[i]), self.attributes.depth
         if not self.depth_valid[i]:
             return np.zeros(info.grid, dtype=np.uint16)
-        where = self._where(i, "depth/q")
+        where = self._where(i, DEPTH_Q)
         unit, inner = divmod(row, self.attributes.unit)
-        start, nbytes = (int(v) for v in self._depth_index(unit)[inner])
+        start, nbytes = (int(v) for v in self._index(DEPTH_Q, unit)[inner])
         if start == EMPTY:
             raise StoreError(f"{where}: the chunk is missing\n{CURE}")
-        chunk = read_range(self._shard("depth/q", unit), start=start, nbytes=nbytes)
+        chunk = self._location.read_range(self._shard(DEPTH_Q, unit), start=start, nbytes=nbytes)
         raw = decode_blosc(
             strip_crc32c(chunk, where=where), nbytes=2 * info.grid[0] * info.grid[1], where=where
         )
@@ -224,33 +201,40 @@ class Store:
 
     @cached_property
     def _mask_arrays(self) -> tuple[UInt8[np.ndarray, " bytes"], Int64[np.ndarray, " n"]]:
-        loaded = _load(self._manifest, _MASK_ARRAYS)
+        loaded = _load(self._manifest, [array for array in ARRAYS if array.optional])
         return loaded["masks/counts"], loaded["masks/ptr"]
 
     def _box_slice(self, i: int) -> slice:
         ptr, row = self._arrays["boxes/ptr"], self._rows[i]
         return slice(int(ptr[row]), int(ptr[row + 1]))
 
-    def _shard(self, array: str, unit: int) -> Path:
-        return self.path / _SHARD_NAMES[array].format(unit)
+    def _shard(self, array: str, unit: int) -> str:
+        return f"{array}/c/{unit}" + ("/0/0" if array == DEPTH_Q else "")
 
     def _where(self, i: int, array: str) -> str:
         unit = int(self._rows[i]) // self.attributes.unit
         return f"{self.path}: array {array}, shard {unit}, image {int(self.image_ids[i])}"
 
-    def _depth_index(self, unit: int) -> UInt64[np.ndarray, "chunks 2"]:
-        if unit not in self._depth_indices:
-            shard = self._shard("depth/q", unit)
-            self._depth_indices[unit] = read_shard_index(shard, chunks=self.attributes.unit)
-        return self._depth_indices[unit]
+    def _index(self, array: str, unit: int) -> UInt64[np.ndarray, "chunks 2"]:
+        if (array, unit) not in self._indices:
+            name, attributes = self._shard(array, unit), self.attributes
+            recorded = self._manifest.units[unit].objects.get(name)
+            if recorded is None:
+                raise StoreError(f"{self.path}: unit {unit} has no {name}\n{CURE}")
+            images = array == IMAGE_DATA
+            chunks = attributes.image_capacity // IMAGE_CHUNK if images else attributes.unit
+            self._indices[array, unit] = read_shard_index(
+                self._location, name, nbytes=recorded.nbytes, chunks=chunks
+            )
+        return self._indices[array, unit]
 
     def _images_contiguous(self, unit: int) -> bool:
+        """Whether a unit's written chunks are the first ones, in order and without gaps, so that
+        a place in the array is the same place in the object."""
         if unit not in self._contiguous_units:
-            chunks = self.attributes.image_capacity // IMAGE_CHUNK
-            index = read_shard_index(self._shard("image/data", unit), chunks=chunks)
+            index = self._index(IMAGE_DATA, unit)
             used = np.flatnonzero(index[:, 0] != EMPTY)
             expected = np.arange(len(used), dtype=np.uint64) * np.uint64(IMAGE_CHUNK)
-            # Written chunks must be the first ones, without gaps: then array offset = file offset.
             self._contiguous_units[unit] = bool(
                 used.size
                 and used[-1] == len(used) - 1
@@ -259,61 +243,74 @@ class Store:
             )
         return self._contiguous_units[unit]
 
-    def _zarr_array(self, name: str) -> Any:
-        return zarr.open_array(LocalStore(self.path, read_only=True), path=name, mode="r")
+    def _gather(self, name: str, unit: int, *, start: int, nbytes: int) -> bytes:
+        """Bytes of a shard whose chunks another writer has ordered in its own way."""
+        index = self._index(IMAGE_DATA, unit)
+        first, last = start // IMAGE_CHUNK, (start + nbytes - 1) // IMAGE_CHUNK
+        parts = []
+        for offset, length in index[first : last + 1].tolist():
+            if offset == EMPTY or length != IMAGE_CHUNK:
+                raise StoreError(f"{self.path}: {name}: a chunk is missing\n{CURE}")
+            parts.append(self._location.read_range(name, start=offset, nbytes=length))
+        begin = start - first * IMAGE_CHUNK
+        return b"".join(parts)[begin : begin + nbytes]
 
 
 CURE = (
     "Bring the store back: remove the named unit's record (.boxdepth/records/NNNNNN.json) if it "
-    "is there, "
-    "and repeat the same `depthgen run`; only what is missing is computed again."
+    "is there, and repeat the same `depthgen run`; only what is missing is computed again."
 )
-_SHARD_NAMES = {"image/data": "image/data/c/{}", "depth/q": "depth/q/c/{}/0/0"}
 
 
 def _load_arrays(manifest: Manifest) -> dict[str, Any]:
-    arrays = _load(manifest, tuple(name for name in _EXPECTED if name not in _MASK_ARRAYS))
+    arrays = _load(manifest, [array for array in ARRAYS if array.whole and not array.optional])
     names, boxes = arrays["image/name_ptr"], arrays["boxes/ptr"]
     for name, ptr, end in (
         ("image/name_ptr", names, len(arrays["image/name_utf8"])),
         ("boxes/ptr", boxes, manifest.attributes.boxes),
     ):
         if ptr[0] != 0 or ptr[-1] != end or (np.diff(ptr) < 0).any():
-            raise StoreError(f"{manifest.path}: array {name} does not rise from 0 to {end}")
+            raise StoreError(f"{manifest.location}: array {name} does not rise from 0 to {end}")
     return arrays
 
 
-def _check_layout(array: Any, name: str, attributes: StoreAttributes) -> None:
+def _check_layout(array: Any, schema: ArraySchema, attributes: StoreAttributes) -> None:
     """Compare an array's type and shape with the schema, before anything of it is read."""
-    dtype, shape = _EXPECTED[name]
-    counts = {"n": attributes.images, "k": attributes.boxes}
-    counts |= {"n+1": attributes.images + 1, "k+1": attributes.boxes + 1}
     # A number of bytes is not known beforehand, but it is bounded.
-    counts["bytes"] = min(array.shape[0], _MAX_TEXT_BYTES) if array.shape else 0
-    expected = tuple(counts[side] if isinstance(side, str) else side for side in shape)
-    if str(array.dtype) != dtype or tuple(array.shape) != expected:
+    nbytes = min(array.shape[0], _MAX_TEXT_BYTES) if array.shape else 0
+    expected = shape_of(schema, attributes, nbytes=nbytes)
+    if str(array.dtype) != schema.dtype or tuple(array.shape) != expected:
         raise StoreError(
-            f"array {name} is {array.dtype} {array.shape}, the schema says {dtype} {expected}; "
-            "build the store again"
+            f"array {schema.name} is {array.dtype} {array.shape}, the schema says {schema.dtype} "
+            f"{expected}; build the store again"
         )
 
 
-def _load(manifest: Manifest, names: tuple[str, ...]) -> dict[str, Any]:
+def _load(manifest: Manifest, schemas: Sequence[ArraySchema]) -> dict[str, Any]:
     """Read small arrays whole, each of their objects against its recorded hash first."""
-    problems = [
-        f"{describe(name, record)}: its hash differs"
-        for record in (manifest.dataset, *manifest.units)
+    names = {schema.name for schema in schemas}
+    wanted = {
+        name: (item, record)
+        for record in manifest.records
         for name, item in record.objects.items()
-        if name.split("/c/")[0] in names and sha256_file(manifest.path / name) != item.sha256
-    ]
+        if name.split("/c/")[0] in names
+    }
+    problems, objects = [], dict(manifest.metadata)
+    for name, data in zip(wanted, manifest.location.read_all(wanted), strict=True):
+        item, record = wanted[name]
+        objects[name] = data
+        if sha256_hex(data) != item.sha256:
+            problems.append(f"{describe(name, record)}: its hash differs")
     if problems:
-        raise StoreError(f"{manifest.path}: damaged:\n{summarise(problems)}\n{CURE}")
-    group = zarr.open_group(
-        LocalStore(manifest.path, read_only=True), mode="r", use_consolidated=False
-    )
+        raise StoreError(f"{manifest.location}: damaged:\n{summarise(problems)}\n{CURE}")
     loaded = {}
-    for name in names:
-        array: Any = group[name]
-        _check_layout(array, name, manifest.attributes)
-        loaded[name] = np.asarray(array[...])
+    by_name = {schema.name: schema for schema in schemas}
+    try:
+        for name, array in decode_arrays(objects, names):
+            _check_layout(array, by_name[name], manifest.attributes)
+            loaded[name] = np.asarray(array[...])
+    except StoreError:
+        raise
+    except Exception as error:  # zarr and its codecs raise whatever they meet
+        raise StoreError(f"{manifest.location}: damaged arrays ({error!r})\n{CURE}") from error
     return loaded

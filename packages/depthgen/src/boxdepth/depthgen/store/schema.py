@@ -1,4 +1,9 @@
-"""Schema 1 of the store: what its attributes say, and which arrays it holds."""
+"""Schema 1 of the store: every array with its name, type and meaning, and what the attributes say.
+
+This table is the only place that names arrays: their layout (``layout``), what a unit writes
+(``unit``), what a reader expects (``read``) and the table in ``docs/store-format.md`` follow from
+it.
+"""
 
 import json
 from collections.abc import Mapping
@@ -9,8 +14,8 @@ from typing import Any, Final, Literal
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
+from boxdepth.depthgen.store.canonical import canonical_json, sha256_hex
 from boxdepth.depthgen.store.errors import StoreError
-from boxdepth.depthgen.store.files import canonical_json, sha256_hex
 from boxdepth.depthgen.store.images import EXIF_POLICY
 
 SCHEMA: Final = "boxdepth.store"
@@ -23,6 +28,116 @@ DATASET_RECORD: Final = "dataset"
 
 Kind = Literal["inverse_relative", "inverse_metric", "metric"]
 Sign = Literal["near_is_large", "far_is_large"]
+
+
+Dim = Literal["N", "N + 1", "K", "K + 1", "G * capacity", "rows", "columns", "bytes"] | int
+"""A side of an array: N images, K boxes, G units, the rows and columns of the depth grid."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArraySchema:
+    """One array of the store.
+
+    Attributes:
+        name: Its path in the zarr group.
+        dtype: numpy's name of the type.
+        dims: Its sides.
+        meaning: What it holds, for people.
+        per_unit: True if every unit writes its own object, before the record of the unit; False if
+            the array belongs to the dataset and is written once, before the first unit.
+        fill: What stands where nothing was written.
+        codec: ``none``; ``zstd`` (level 3) or ``blosc`` (zstd 3, bitshuffle), each with crc32c.
+        optional: True for the arrays of ``--with-masks``.
+    """
+
+    name: str
+    dtype: str
+    dims: tuple[Dim, ...]
+    meaning: str
+    per_unit: bool = False
+    fill: float = 0
+    codec: Literal["none", "zstd", "blosc"] = "zstd"
+    optional: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """True if readers load it whole; the two large ones are read image by image."""
+        return self.name not in (IMAGE_DATA, DEPTH_Q)
+
+
+IMAGE_DATA: Final = "image/data"
+DEPTH_Q: Final = "depth/q"
+_NAN: Final = float("nan")
+
+
+def _unit(
+    name: str, dtype: str, meaning: str, *, dims: tuple[Dim, ...] = ("N",), **other: Any
+) -> ArraySchema:
+    return ArraySchema(name=name, dtype=dtype, dims=dims, meaning=meaning, per_unit=True, **other)
+
+
+def _dataset(
+    name: str, dtype: str, dims: tuple[Dim, ...], meaning: str, **other: Any
+) -> ArraySchema:
+    return ArraySchema(name=name, dtype=dtype, dims=dims, meaning=meaning, **other)
+
+
+ARRAYS: Final = (
+    _unit(
+        IMAGE_DATA, "uint8",
+        "the image files of the dataset, one after the other, unit by unit; 256 KiB chunks, one "
+        "shard a unit",
+        dims=("G * capacity",), codec="none",
+    ),
+    _unit("image/start", "int64", "where in `image/data` each file begins"),
+    _unit("image/nbytes", "uint32", "bytes of each file; 0: the image was skipped"),
+    _unit("image/crc32c", "uint32", "checksum of each file"),
+    _dataset("image/id", "int64", ("N",), "the dataset's own image ids"),
+    _dataset("image/size", "uint16", ("N", 2), "height, width in pixels"),
+    _dataset(
+        "image/name_utf8", "uint8", ("bytes",),
+        "names relative to the image folder: name `i` is `utf8[ptr[i]:ptr[i + 1]]`",
+    ),
+    _dataset("image/name_ptr", "int64", ("N + 1",), "where each name begins"),
+    _unit(
+        DEPTH_Q, "uint16",
+        "quantised depth, `depth = q * scale + offset`, spanning 0 .. 2^bits - 1 in every image; "
+        "one chunk an image, one shard a unit",
+        dims=("N", "rows", "columns"), codec="blosc",
+    ),
+    _unit("depth/scale", "float32", "see `depth/q`; NaN where there is no depth", fill=_NAN),
+    _unit("depth/offset", "float32", "see `depth/q`; NaN where there is no depth", fill=_NAN),
+    _unit("depth/valid", "uint8", "0: there is no depth, or it is constant or not finite"),
+    _dataset("boxes/ptr", "int64", ("N + 1",), "boxes of image `i` are rows `ptr[i]:ptr[i + 1]`"),
+    _dataset("boxes/xyxy", "float32", ("K", 4), "left, top, right, bottom in pixels"),
+    _dataset("boxes/label", "int32", ("K",), "0-based class, in the order of `categories`"),
+    _dataset("boxes/id", "int64", ("K",), "the dataset's own annotation ids"),
+    _dataset("boxes/crowd", "uint8", ("K",), "1: a group, not an object"),
+    _dataset("boxes/area", "float32", ("K",), "annotated area in square pixels"),
+    _dataset(
+        "masks/counts", "uint8", ("bytes",),
+        "COCO's compressed run lengths, empty where a box has no mask (`--with-masks`)",
+        optional=True,
+    ),
+    _dataset(
+        "masks/ptr", "int64", ("K + 1",), "where each mask begins (`--with-masks`)", optional=True
+    ),
+)  # fmt: skip
+"""All arrays of schema 1. Row ``i`` is the same image in every array with N rows."""
+
+
+def markdown_table() -> str:
+    """The table of ``docs/store-format.md``."""
+    codecs = {"none": "not compressed", "zstd": "zstd, crc32c", "blosc": "blosc, crc32c"}
+    rows = ["| array | type and shape | written | what it holds |", "| --- | --- | --- | --- |"]
+    for array in ARRAYS:
+        sides = ", ".join(str(dim) for dim in array.dims)
+        writer = "by its unit" if array.per_unit else "with the dataset"
+        rows.append(
+            f"| `{array.name}` | {array.dtype} [{sides}], {codecs[array.codec]} | {writer} | "
+            f"{array.meaning} |"
+        )
+    return "\n".join(rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +230,7 @@ class StoreAttributes:
         return body | {"config_hash": sha256_hex(canonical_json(body))}
 
 
-def attributes_from_json(value: Mapping[str, Any], *, path: Path) -> StoreAttributes:
+def attributes_from_json(value: Mapping[str, Any], *, path: object) -> StoreAttributes:
     """Read attributes back.
 
     Raises:

@@ -10,7 +10,14 @@ from jaxtyping import Float32
 
 from boxdepth.depthgen.store.depth import quantise
 from boxdepth.depthgen.store.errors import DataError
-from boxdepth.depthgen.store.schema import ImageRecord, StoreAttributes
+from boxdepth.depthgen.store.schema import (
+    ARRAYS,
+    DEPTH_Q,
+    IMAGE_DATA,
+    ArraySchema,
+    ImageRecord,
+    StoreAttributes,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,16 +45,10 @@ def unit_values(
     Raises:
         DataError: Its images hold more bytes than planned.
     """
-    count, (height, width) = len(members), attributes.depth.grid
-    values: dict[str, np.ndarray] = {
-        "image/data": np.zeros(attributes.image_capacity, dtype=np.uint8),
-        "image/start": np.zeros(count, dtype=np.int64),
-        "image/nbytes": np.zeros(count, dtype=np.uint32),
-        "image/crc32c": np.zeros(count, dtype=np.uint32),
-        "depth/q": np.zeros((count, height, width), dtype=np.uint16),
-        "depth/scale": np.full(count, np.nan, dtype=np.float32),
-        "depth/offset": np.full(count, np.nan, dtype=np.float32),
-        "depth/valid": np.zeros(count, dtype=np.uint8),
+    values = {
+        array.name: np.full(_unit_shape(array, attributes, len(members)), array.fill, array.dtype)
+        for array in ARRAYS
+        if array.per_unit
     }
     statistics: list[list[float] | None] = []
     position = 0
@@ -56,10 +57,9 @@ def unit_values(
         if position + len(data) > attributes.image_capacity:
             raise DataError(
                 f"unit {unit}: its images hold more bytes than when the run was planned; a file "
-                "up to "
-                f"{members[row].name!a} has changed: start again with --overwrite"
+                f"up to {members[row].name!a} has changed: start again with --overwrite"
             )
-        values["image/data"][position : position + len(data)] = np.frombuffer(data, np.uint8)
+        values[IMAGE_DATA][position : position + len(data)] = np.frombuffer(data, np.uint8)
         values["image/start"][row] = unit * attributes.image_capacity + position
         values["image/nbytes"][row] = len(data)
         values["image/crc32c"][row] = google_crc32c.value(data)
@@ -67,9 +67,14 @@ def unit_values(
         quantised = None if depth is None else quantise(depth, bits=attributes.depth.bits)
         statistics.append(None)
         if depth is not None and quantised is not None:
-            values["depth/q"][row], values["depth/scale"][row], values["depth/offset"][row] = (
-                quantised
-            )
+            q, values["depth/scale"][row], values["depth/offset"][row] = quantised
+            values[DEPTH_Q][row] = q
             values["depth/valid"][row] = 1
             statistics[row] = [float(depth.min()), float(depth.max())]
     return values, statistics
+
+
+def _unit_shape(array: ArraySchema, attributes: StoreAttributes, rows: int) -> tuple[int, ...]:
+    if array.name == IMAGE_DATA:
+        return (attributes.image_capacity,)
+    return (rows, *attributes.depth.grid) if array.name == DEPTH_Q else (rows,)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from boxdepth.depthgen.store.files import sha256_file
+from boxdepth.depthgen.store.location import locate
 from boxdepth.depthgen.store.manifest import describe, object_problems, read_manifest
 from boxdepth.depthgen.store.schema import CONTROL
 
@@ -27,37 +27,36 @@ class Verification:
 
 
 def verify_store(
-    path: Path | str, *, deep: bool, progress: Callable[[int], None] | None = None
+    where: Path | str, *, deep: bool, progress: Callable[[int], None] | None = None
 ) -> Verification:
     """Compare every object with its record: presence and size, with ``deep`` the SHA-256 too.
 
     Args:
+        where: Path or URL of the store.
         progress: Called with the bytes of every object that has been hashed.
 
     Raises:
         StoreError: There is no readable manifest, or records or metadata differ from it.
+        EnvironmentFailure: The disk or the network fails.
     """
-    root = Path(path)
-    manifest = read_manifest(root)
+    location = locate(where)
+    manifest = read_manifest(location)
     problems = list(object_problems(manifest))
-    records = (manifest.dataset, *manifest.units)
     if deep:
-        for record in records:
+        for record in manifest.records:
             for name, item in record.objects.items():
-                file = root / name
-                whole = file.is_file() and file.stat().st_size == item.nbytes
-                if whole and sha256_file(file) != item.sha256:
+                whole = manifest.present.get(name) == item.nbytes
+                if whole and location.sha256(name, nbytes=item.nbytes) != item.sha256:
                     problems.append(
                         f"{describe(name, record)}: its bytes have changed (SHA-256 differs)"
                     )
                 if progress:
                     progress(item.nbytes)
-    known = {name for record in records for name in record.objects}
-    present = {p.relative_to(root).as_posix() for p in root.rglob("*") if not p.is_dir()}
-    extra = sorted(name for name in present - known if not name.startswith(f"{CONTROL}/"))
+    known = {name for record in manifest.records for name in record.objects}
+    extra = sorted(n for n in set(manifest.present) - known if not n.startswith(f"{CONTROL}/"))
     return Verification(
         objects=len(known),
-        nbytes=sum(item.nbytes for record in records for item in record.objects.values()),
+        nbytes=sum(item.nbytes for record in manifest.records for item in record.objects.values()),
         problems=tuple(problems),
         extra=tuple(extra),
     )

@@ -1,47 +1,29 @@
 """Writing: whole units, each by one task, each sealed by a record; the manifest last."""
 
 import json
-import math
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 import numpy as np
-import zarr
 from jaxtyping import Float32
-from zarr.storage import LocalStore
 
-from boxdepth.depthgen.store.arrays import create_array, open_array
+from boxdepth.depthgen.store.canonical import canonical_json, sha256_hex
 from boxdepth.depthgen.store.errors import DataError, StoreError, summarise
-from boxdepth.depthgen.store.files import (
-    canonical_json,
-    fsync_folder,
-    seal,
-    sha256_file,
-    write_atomically,
-)
-from boxdepth.depthgen.store.layout import (
-    dataset_array_specs,
-    dataset_arrays,
-    per_unit_arrays,
-    plan_store,
-)
-from boxdepth.depthgen.store.lock import hold_lock
+from boxdepth.depthgen.store.layout import encode_dataset, encode_unit, per_unit_layouts
+from boxdepth.depthgen.store.location import Location, locate
+from boxdepth.depthgen.store.plan import dataset_arrays, plan_store
+from boxdepth.depthgen.store.records import record_name, sealed_records, unit_key, write_sealed
 from boxdepth.depthgen.store.resume import (
     check_same_inputs,
     clear_store,
-    refuse_foreign_folder,
     remove_dataset_objects,
     remove_unsealed,
 )
 from boxdepth.depthgen.store.schema import (
-    CONTROL,
     DATASET_RECORD,
-    LOCK,
     MANIFEST,
-    RECORDS,
     SCHEMA,
     VERSION,
     Category,
@@ -49,8 +31,42 @@ from boxdepth.depthgen.store.schema import (
     ImageRecord,
     StoreAttributes,
 )
-from boxdepth.depthgen.store.seals import is_sealed, unit_key, write_record
 from boxdepth.depthgen.store.unit import UnitRows, unit_values
+
+Where = TypeVar("Where", Path, str)
+
+
+def write_unit(
+    location: Location,
+    attributes: StoreAttributes,
+    unit: int,
+    members: Sequence[ImageRecord],
+    rows: UnitRows,
+) -> int:
+    """Write one unit, all arrays together, and seal it with its record.
+
+    Needs no lock: a unit's bytes follow from its inputs alone, and every write is atomic, so that
+    a task which runs twice, even at the same time, leaves what one would have left.
+
+    Returns:
+        Bytes written.
+
+    Raises:
+        DataError: The unit's images hold more bytes than planned: a file has changed meanwhile.
+        StoreMismatchError: The store has been started anew from other inputs meanwhile.
+        EnvironmentFailure: The disk is full, or it or the network fails.
+    """
+    check_same_inputs(location, attributes)
+    values, statistics = unit_values(attributes, unit, members, rows)
+    objects = encode_unit(per_unit_layouts(attributes), values, unit=unit)
+    record = {
+        "unit": unit,
+        "image_ids": [member.id for member in members],
+        "skipped": {str(key): reason for key, reason in sorted(rows.skipped.items())},
+        "depth_range": statistics,
+        "remarks": dict(rows.remarks),
+    }
+    return write_sealed(location, unit_key(unit), record, objects)
 
 
 @final
@@ -58,66 +74,49 @@ class StoreWriter:
     """A store under its lock. Use ``open_writer``."""
 
     def __init__(
-        self, path: Path, attributes: StoreAttributes, records: Sequence[ImageRecord]
+        self,
+        location: Location,
+        attributes: StoreAttributes,
+        records: Sequence[ImageRecord],
+        *,
+        check_lock: Callable[[], None],
     ) -> None:
-        self.path = path
+        self.location = location
         self.attributes = attributes
         self._records = records
+        self._check_lock = check_lock
 
     @property
     def finished(self) -> bool:
         """True if the manifest is there."""
-        return (self.path / MANIFEST).is_file()
+        return self.location.exists(MANIFEST)
 
     def rows(self, unit: int) -> range:
         """The rows that belong to ``unit``."""
         size = self.attributes.unit
         return range(unit * size, min((unit + 1) * size, self.attributes.images))
 
+    def members(self, unit: int) -> list[ImageRecord]:
+        """The images that belong to ``unit``."""
+        return [self._records[row] for row in self.rows(unit)]
+
     def pending(self) -> tuple[int, ...]:
         """Units that have no record yet, or whose objects are not of the recorded size."""
-        return tuple(
-            unit
-            for unit in range(self.attributes.units)
-            if not is_sealed(self.path, unit_key(unit))
-        )
+        sealed = self._sealed()
+        return tuple(u for u in range(self.attributes.units) if unit_key(u) not in sealed)
 
     def write_unit(self, unit: int, rows: UnitRows) -> int:
-        """Write one unit, all arrays together, and seal it with its record.
-
-        Returns:
-            Bytes written.
+        """See the function of this name.
 
         Raises:
-            DataError: The unit's images hold more bytes than planned: a file has changed meanwhile.
-            OSError: The disk is full, or fails.
+            StoreBusyError: Another writer has taken over.
         """
-        members = [self._records[row] for row in self.rows(unit)]
-        values, statistics = unit_values(self.attributes, unit, members, rows)
-        group = zarr.open_group(LocalStore(self.path), mode="r+", use_consolidated=False)
-        specs = per_unit_arrays(self.attributes)
-        for spec in specs:
-            length = spec.shards[0] if spec.name == "image/data" and spec.shards else len(members)
-            start = unit * (spec.shards or spec.chunks)[0]
-            open_array(group, spec)[start : start + length] = values[spec.name]
-        objects = seal(self.path, [spec.object_name(unit) for spec in specs])
-        record = {
-            "unit": unit,
-            "image_ids": [record.id for record in members],
-            "skipped": {str(key): reason for key, reason in sorted(rows.skipped.items())},
-            "depth_range": statistics,
-            "remarks": dict(rows.remarks),
-        }
-        write_record(self.path, unit_key(unit), record, objects)
-        return sum(item.nbytes for item in objects.values())
+        self._check_lock()
+        return write_unit(self.location, self.attributes, unit, self.members(unit), rows)
 
     def skipped(self) -> dict[int, str]:
         """Images that the units sealed so far leave out, with the reason, by image id."""
-        records = (
-            self.path / RECORDS / f"{unit_key(u)}.json" for u in range(self.attributes.units)
-        )
-        bodies = (json.loads(file.read_bytes()) for file in records if file.is_file())
-        return {int(key): reason for body in bodies for key, reason in body["skipped"].items()}
+        return _skipped(self._sealed())
 
     def finish(self) -> None:
         """Write the manifest: from now on the store can be read.
@@ -125,22 +124,26 @@ class StoreWriter:
         Raises:
             StoreError: Units are missing.
             DataError: Every image was skipped: there is nothing to read.
+            StoreBusyError: Another writer has taken over.
         """
-        if missing := self.pending():
-            raise StoreError(f"{self.path}: {len(missing)} units are missing (first: {missing[0]})")
-        if len(skipped := self.skipped()) == self.attributes.images:
+        keys = [unit_key(unit) for unit in range(self.attributes.units)]
+        sealed = sealed_records(self.location, [DATASET_RECORD, *keys])
+        if missing := [key for key in (DATASET_RECORD, *keys) if key not in sealed]:
+            raise StoreError(
+                f"{self.location}: {len(missing)} units are missing (first: {missing[0]})"
+            )
+        metadata = {
+            name: item["sha256"]
+            for name, item in json.loads(sealed[DATASET_RECORD])["objects"].items()
+            if name.rpartition("/")[2] == "zarr.json"
+        }
+        skipped = _skipped({key: sealed[key] for key in keys})
+        if len(skipped) == self.attributes.images:
             reasons = [f"image {number}: {reason}" for number, reason in skipped.items()]
             raise DataError(
-                f"{self.path}: not one of its {len(skipped)} images can be used, so there is no "
-                f"store; mend them and repeat with --overwrite:\n{summarise(reasons)}"
+                f"{self.location}: not one of its {len(skipped)} images can be used, so there is "
+                f"no store; mend them and repeat with --overwrite:\n{summarise(reasons)}"
             )
-        records = {
-            file.name: sha256_file(file) for file in sorted((self.path / RECORDS).glob("*.json"))
-        }
-        metadata = {
-            file.relative_to(self.path).as_posix(): sha256_file(file)
-            for file in sorted(self.path.rglob("zarr.json"))
-        }
         manifest = {
             "schema": SCHEMA,
             "version": VERSION,
@@ -148,15 +151,19 @@ class StoreWriter:
             "images": self.attributes.images,
             "boxes": self.attributes.boxes,
             "config_hash": self.attributes.to_json()["config_hash"],
-            "records": records,
+            "records": {f"{key}.json": sha256_hex(data) for key, data in sealed.items()},
             "metadata": metadata,
         }
-        write_atomically(self.path / MANIFEST, canonical_json(manifest))
+        self._check_lock()
+        self.location.write(MANIFEST, canonical_json(manifest))
+
+    def _sealed(self) -> dict[str, bytes]:
+        return sealed_records(self.location, (unit_key(u) for u in range(self.attributes.units)))
 
 
 @contextmanager
 def open_writer(
-    path: Path,
+    where: Path | str | Location,
     attributes: StoreAttributes,
     records: Sequence[ImageRecord],
     *,
@@ -168,33 +175,44 @@ def open_writer(
     What an interrupted run left without a record is removed; sealed units stay.
 
     Args:
+        where: Path or URL of the store.
         overwrite: Start anew, whatever the store holds.
         rejected: Annotations that were left out while reading; the store remembers them.
 
     Raises:
         StoreBusyError: Another process is writing there.
         StoreMismatchError: The store was started from other inputs; the message lists them.
-        StoreError: ``path`` holds something that is not a store.
+        StoreError: ``where`` holds something that is not a store.
+        EnvironmentFailure: The disk or the network fails.
     """
-    refuse_foreign_folder(path)
-    (path / RECORDS).mkdir(parents=True, exist_ok=True)
-    with hold_lock(path / LOCK):
-        if overwrite or not (path / RECORDS / f"{DATASET_RECORD}.json").is_file():
-            clear_store(path)
+    location = where if isinstance(where, Location) else locate(where)
+    location.prepare()
+    with location.lock() as check_lock:
+        if overwrite or not location.exists(record_name(DATASET_RECORD)):
+            clear_store(location)
         else:
-            check_same_inputs(path, attributes)
-        if not is_sealed(path, DATASET_RECORD):
-            remove_dataset_objects(path)
-            _initialise(path, attributes, records, rejected)
-        writer = StoreWriter(path, attributes, records)
+            check_same_inputs(location, attributes)
+        if not sealed_records(location, [DATASET_RECORD]):
+            remove_dataset_objects(location)
+            objects = encode_dataset(
+                attributes, dataset_arrays(list(records), masks=attributes.masks)
+            )
+            record = {"attributes": attributes.to_json(), "rejected": list(rejected)}
+            write_sealed(location, DATASET_RECORD, record, objects)
+        writer = StoreWriter(location, attributes, records, check_lock=check_lock)
         if writer.pending():
-            (path / MANIFEST).unlink(missing_ok=True)
-            remove_unsealed(path)
+            location.remove([MANIFEST])
+            remove_unsealed(location)
         yield writer
 
 
+def _skipped(records: Mapping[str, bytes]) -> dict[int, str]:
+    bodies = (json.loads(data) for data in records.values())
+    return {int(key): reason for body in bodies for key, reason in body["skipped"].items()}
+
+
 def write_store(
-    path: Path | str,
+    where: Where,
     records: Sequence[ImageRecord],
     *,
     images: Sequence[bytes],
@@ -206,7 +224,7 @@ def write_store(
     unit: int = 256,
     generator: Mapping[str, Any] | None = None,
     masks: bool = False,
-) -> Path:
+) -> Where:
     """Write a whole store from what is in memory, by the same protocol as a long run.
 
     Args:
@@ -218,7 +236,7 @@ def write_store(
         masks: Store the records' masks too.
 
     Returns:
-        The path of the finished store.
+        ``where``: the finished store.
     """
     if depth_info is None:
         grid = next((item.shape for item in depth if item is not None), DepthInfo().grid)
@@ -234,39 +252,10 @@ def write_store(
         unit=unit,
         masks=masks,
     )
-    with open_writer(Path(path), attributes, records) as writer:
+    with open_writer(where, attributes, records) as writer:
         for index in writer.pending():
             rows = writer.rows(index)
             part = slice(rows.start, rows.stop)
             writer.write_unit(index, UnitRows(images=images[part], depth=depth[part]))
         writer.finish()
-    return Path(path)
-
-
-def _initialise(
-    path: Path,
-    attributes: StoreAttributes,
-    records: Sequence[ImageRecord],
-    rejected: Sequence[str],
-) -> None:
-    store = LocalStore(path)
-    group = zarr.create_group(store, attributes=attributes.to_json())
-    values = dataset_arrays(list(records), masks=attributes.masks)
-    specs = dataset_array_specs(attributes, values)
-    for spec in (*per_unit_arrays(attributes), *specs):
-        create_array(group, spec)
-    for spec in specs:
-        open_array(group, spec)[...] = values[spec.name]
-    with warnings.catch_warnings():
-        # zarr warns that consolidated metadata is an extension; it is optional for readers.
-        warnings.simplefilter("ignore")
-        zarr.consolidate_metadata(store)
-    names = [file.relative_to(path).as_posix() for file in path.rglob("zarr.json")]
-    for spec in specs:
-        chunks = math.prod(-(-side // c) for side, c in zip(spec.shape, spec.chunks, strict=True))
-        names += [spec.object_name(index) for index in range(chunks)]
-    objects = seal(path, names)
-    fsync_folder(path.parent)
-    fsync_folder(path / CONTROL)
-    record = {"attributes": attributes.to_json(), "rejected": list(rejected)}
-    write_record(path, DATASET_RECORD, record, objects)
+    return where
