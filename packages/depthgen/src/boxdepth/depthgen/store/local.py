@@ -26,7 +26,7 @@ class LocalFolder(Location):
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.text = str(root)
+        self.where = root
 
     def __reduce__(self) -> tuple[type, tuple[Path]]:
         return LocalFolder, (self.root,)

@@ -24,10 +24,10 @@ class Location(ABC):
     Every write is atomic and lasting when it returns. Objects of a finished store never change.
 
     Attributes:
-        text: The path or URL, for messages; it never holds a credential.
+        where: The path, or the URL; it never holds a credential.
     """
 
-    text: str
+    where: Path | str
 
     @abstractmethod
     def read(self, name: str, *, limit: int | None = None) -> bytes:
@@ -119,7 +119,7 @@ class Location(ABC):
         return digest.hexdigest()
 
     def __str__(self) -> str:
-        return self.text
+        return str(self.where)
 
 
 class ObjectMissingError(StoreError):

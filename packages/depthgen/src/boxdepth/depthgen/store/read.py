@@ -87,9 +87,9 @@ class Store:
         return len(self._rows)
 
     @property
-    def path(self) -> str:
-        """Where the store lies: a path or a URL."""
-        return self._location.text
+    def path(self) -> Path | str:
+        """Where the store lies: a path, or the text of a URL."""
+        return self._location.where
 
     @property
     def fingerprint(self) -> str:
