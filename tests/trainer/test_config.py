@@ -73,6 +73,7 @@ def test_a_wrong_key_suggests_the_nearest(base: RunConfig, wrong: str, nearest: 
         ("schedule.iterations=many", "valid integer.*'many'"),
         ("distillation.matching.beta=0.9", "alpha \\+ beta must not exceed 1"),
         ("model.fcos.quality=area", "'centerness' or 'iou', got 'area'"),
+        ("losses.sampling.per_batch=10", r"per_image \(64\) and per_batch \(10\) exclude"),
         ("optimizer.learning_rate", "expected path.to.field=value"),
         ("optimizer.learning_rate=NaN", "greater than 0|finite"),
     ],

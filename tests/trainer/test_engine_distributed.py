@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from tests.trainer.conftest import two_boxes
 
 from boxdepth.trainer.engine.checkpoint import load_newest
 from boxdepth.trainer.engine.log import read_metrics
@@ -43,3 +45,32 @@ def test_two_ranks_make_one_run(make_store, tiny_settings: tuple[str, ...], tmp_
     found = load_newest(tmp_path / "two" / "checkpoints")
     assert found is not None
     assert all(torch.isfinite(w).all() for w in found[1].model.values() if w.is_floating_point())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_reported_numbers_are_those_of_all_ranks(
+    make_store, tiny_settings: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Every second image has no box: whichever rank gets it, the report is one process's."""
+
+    def every_other(index: int, height: int, width: int) -> np.ndarray:
+        return two_boxes(index, height, width)[: 2 * (index % 2)]
+
+    chosen = [
+        *tiny_settings, "data.keep_empty=true", "data.group_aspect=false",
+        "data.augmentation.short_sides=[64]",
+        "losses.projection=0", "losses.color=0", "losses.consistency=0", "losses.depth=0",
+    ]  # fmt: skip
+    settings = [part for setting in chosen for part in ("--set", setting)]
+    store = make_store(boxes=every_other, sizes=[(64, 96)] * 5).path
+    rows = []
+    for ranks in (1, 2):
+        out = tmp_path / str(ranks)
+        done = launch(ranks, store, out, settings)
+        assert done.returncode == 0, done.stderr
+        rows.append(read_metrics(out))
+    alone, together = (row[0]["losses"] for row in rows)  # later ones differ by batch statistics
+    for term in ("box", "classification", "quality"):
+        assert alone[term] > 0
+        assert together[term] == pytest.approx(alone[term], rel=0.1), term

@@ -14,7 +14,7 @@ from torch import Tensor
 from boxdepth.trainer import config
 from boxdepth.trainer.build import build_model, import_weights
 from boxdepth.trainer.model.backbone import Backbone, build_backbone
-from boxdepth.trainer.model.weight_files import WeightsError, read_tensors
+from boxdepth.trainer.model.weight_files import WeightsError, check_finite, read_tensors
 from boxdepth.trainer.model.weight_names import from_adelaidet, from_detectron2, from_timm
 from boxdepth.trainer.model.weights import load_adelaidet, load_backbone
 
@@ -287,3 +287,33 @@ def test_the_pretrained_mobilenet_gives_the_features_of_its_source(shared_data: 
         expected = whole.forward_intermediates(x, indices=[2, 3, 4], intermediates_only=True)
         for ours, theirs in zip(backbone(x), expected, strict=True):
             torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", ["layer4.1.bn2.running_var", "layer3.0.conv2.weight"])
+def test_weights_that_are_not_finite_are_refused_by_name(
+    tmp_path: Path, name: str, value: float
+) -> None:
+    weights = timm_weights()
+    weights[name].view(-1)[1] = value
+    save_file(weights, tmp_path / "spoilt.safetensors")
+    said = rf"spoilt.safetensors: NaN or infinite.*in 1 of \d+ tensors: {name} \(1 of \d+ values\)"
+    backbone = narrow()
+    before = {k: v.clone() for k, v in backbone.net.state_dict().items()}
+    with pytest.raises(WeightsError, match=said):
+        load_backbone(backbone, tmp_path / "spoilt.safetensors")
+    assert all(torch.equal(v, before[k]) for k, v in backbone.net.state_dict().items())
+
+
+def test_a_classifier_that_nobody_uses_may_be_anything(tmp_path: Path) -> None:
+    weights = timm_weights()
+    weights["fc.bias"][0] = float("nan")
+    save_file(weights, tmp_path / "w.safetensors")
+    assert "fc.bias" in load_backbone(narrow(), tmp_path / "w.safetensors").not_used
+
+
+def test_finite_whole_numbers_and_halves_pass() -> None:
+    tensors = {"count": torch.tensor(3), "half": torch.ones(2, dtype=torch.float16)}
+    check_finite(tensors, source="here")
+    with pytest.raises(WeightsError, match=r"here: .*half \(1 of 2 values\)"):
+        check_finite(tensors | {"half": torch.tensor([1.0, torch.inf]).half()}, source="here")

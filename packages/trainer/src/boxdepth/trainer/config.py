@@ -120,12 +120,21 @@ class Model(Settings):
 
 
 class Sampling(Settings):
-    """Which positive locations get a mask loss (condinst.md 4.1)."""
+    """Which positive locations get a mask loss; both limits null: all (condinst.md 4.1)."""
 
     per_image: Positive | None = 64
     """BoxInst: best locations of every box, this many an image at most."""
     per_batch: Positive | None = None
     """CondInst: random positives of the rank, this many at most."""
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> "Sampling":
+        if self.per_image is not None and self.per_batch is not None:
+            raise ValueError(
+                f"per_image ({self.per_image}) and per_batch ({self.per_batch}) exclude each "
+                "other: set the one that is not wanted to null"
+            )
+        return self
 
 
 class Pairs(Settings):
@@ -241,6 +250,7 @@ class Inference(Settings):
     rescore: bool = False
     """Scores become sqrt(score x mask quality), as BoxTeacher's."""
     batch_size: Positive = 1
+    """Images at hand together; those that are padded alike share a forward pass."""
 
 
 class Checkpoints(Settings):

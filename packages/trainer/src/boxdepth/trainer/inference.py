@@ -11,7 +11,7 @@ from jaxtyping import Float32, UInt8
 from torch import Tensor, nn
 
 from boxdepth.trainer.data.augment import Geometry, resize_shape, transform_boxes, transform_image
-from boxdepth.trainer.data.collate import SIZE_DIVISOR
+from boxdepth.trainer.geometry.grid import equally_padded, padded_size
 from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec
 from boxdepth.trainer.predict import Instances, detect, detect_in_boxes, predict_masks
 from boxdepth.trainer.structures import DenseOutputs, Detections
@@ -57,11 +57,27 @@ def predict_pictures(
             yield from _predict(model, group, spec, device)
 
 
-@torch.no_grad()
 def _predict(
     model: nn.Module, pictures: Sequence[Picture], spec: InferenceSpec, device: torch.device
 ) -> list[Instances]:
+    """One forward pass for each padded size among the pictures: mates change no result."""
     geometries = [_geometry(picture, spec) for picture in pictures]
+    found: dict[int, Instances] = {}
+    for numbers in equally_padded([geometry.new_size for geometry in geometries]):
+        group = [pictures[number] for number in numbers]
+        placed = [geometries[number] for number in numbers]
+        found |= zip(numbers, _predict_at_once(model, group, placed, spec, device), strict=True)
+    return [found[number] for number in range(len(pictures))]
+
+
+@torch.no_grad()
+def _predict_at_once(
+    model: nn.Module,
+    pictures: Sequence[Picture],
+    geometries: Sequence[Geometry],
+    spec: InferenceSpec,
+    device: torch.device,
+) -> list[Instances]:
     images, sizes = _padded(pictures, geometries, device)
     cast = torch.autocast(device.type, dtype=spec.autocast) if spec.autocast else nullcontext()
     with cast:
@@ -115,7 +131,7 @@ def _padded(
     pictures: Sequence[Picture], geometries: Sequence[Geometry], device: torch.device
 ) -> tuple[Tensor, Tensor]:
     sizes = np.array([geometry.new_size for geometry in geometries], dtype=np.int64)
-    height, width = (int(-(-side // SIZE_DIVISOR) * SIZE_DIVISOR) for side in sizes.max(axis=0))
+    height, width = padded_size(sizes.tolist())
     images = np.zeros((len(pictures), 3, height, width), dtype=np.uint8)
     for k, (picture, geometry) in enumerate(zip(pictures, geometries, strict=True)):
         h, w = geometry.new_size

@@ -170,11 +170,14 @@ class LossTerms:
     factors: dict[str, float]
     monitors: dict[str, Float[Tensor, ""]] = field(default_factory=dict)
     """Numbers worth watching that no gradient flows from (active pairs, mask/box area...)."""
+    idle: Float[Tensor, ""] | None = None
+    """0, in the graph of outputs that no active term looks at; None if there are none."""
 
     def total(self) -> Float[Tensor, ""]:
         """Sum of the weighted terms.  A factor of 0 leaves its term out of the graph's sum."""
         active = {name: factor for name, factor in self.factors.items() if factor}
-        return torch.stack([factor * self.values[name] for name, factor in active.items()]).sum()
+        terms = [factor * self.values[name] for name, factor in active.items()]
+        return torch.stack(terms if self.idle is None else [*terms, self.idle]).sum()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

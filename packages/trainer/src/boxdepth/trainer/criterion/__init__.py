@@ -1,6 +1,9 @@
 """Outputs, batch and step -> loss terms; weights and warm-ups are applied here and nowhere else."""
 
+from collections.abc import Set
+
 import torch
+from torch import Tensor
 
 from boxdepth.trainer.criterion.detection import detection_terms, semantic_labels, semantic_term
 from boxdepth.trainer.criterion.masks import (
@@ -22,6 +25,11 @@ from boxdepth.trainer.structures import (
     Targets,
     TrustedPairs,
 )
+
+MASK_TERMS = {
+    "mask", "projection", "color", "consistency", "depth", "pseudo_mask", "mask_affinity",
+}  # fmt: skip
+"""Terms that read the dynamic mask head, and so the controller and the mask features."""
 
 __all__ = ["LossSpec", "Normaliser", "compute_losses", "factors_at", "semantic_labels"]
 
@@ -60,11 +68,31 @@ def compute_losses(
         values |= pseudo_mask_terms(samples, batch, pseudo, spec)
         values |= semantic_term(outputs, batch, spec)
         factors = factors_at(spec, step)
+        factors = {name: factors[name] for name in values}
         return LossTerms(
             values=values,
-            factors={name: factors[name] for name in values},
+            factors=factors,
             monitors=_monitors(samples, targets),
+            idle=_idle(outputs, {name for name, factor in factors.items() if factor}),
         )
+
+
+def _idle(outputs: DenseOutputs, active: Set[str]) -> Tensor | None:
+    """0 times the outputs that no active term reaches.
+
+    Data parallel waits for a gradient of every parameter, and a layer whose gradient is 0 on many
+    ranks must be so on one: switching a term off must not change what decays.
+    """
+    semantic = () if outputs.semantic_logits is None else (outputs.semantic_logits,)
+    readers = (
+        ({"classification"}, outputs.class_logits),
+        ({"box"}, outputs.ltrb),
+        ({"quality"}, outputs.quality_logits),
+        ({"semantic"}, semantic),
+        (MASK_TERMS, (*outputs.controller, outputs.mask_features)),
+    )
+    unread = [maps.float().sum() for names, head in readers if not names & active for maps in head]
+    return 0 * torch.stack(unread).sum() if unread else None
 
 
 @torch.no_grad()

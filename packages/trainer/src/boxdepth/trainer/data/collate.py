@@ -6,10 +6,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool, UInt8
 
+from boxdepth.trainer.geometry.grid import padded_size
 from boxdepth.trainer.structures import MASK_STRIDE, Batch, Sample
-
-SIZE_DIVISOR = 32
-"""Padded sizes are multiples of the backbone's coarsest stride."""
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -18,7 +16,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     Works in numpy, so that loader threads never start torch's own thread pools.
     """
     sizes = np.array([sample.image.shape[-2:] for sample in samples], dtype=np.int64)
-    height, width = (int(-(-side // SIZE_DIVISOR) * SIZE_DIVISOR) for side in sizes.max(axis=0))
+    height, width = padded_size(sizes.tolist())
     depth = np.zeros((len(samples), 1, height, width), dtype=np.float32)
     valid = np.zeros((len(samples), height, width), dtype=bool)
     for k, sample in enumerate(samples):

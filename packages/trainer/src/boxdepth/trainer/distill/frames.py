@@ -5,12 +5,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from boxdepth.trainer.structures import FPN_STRIDES, MASK_STRIDE
-
-MULTIPLE = 32
-"""Padded sides are multiples of this, as the student's are."""
-
-assert FPN_STRIDES[2] == MULTIPLE
+from boxdepth.trainer.geometry.grid import padded_size
+from boxdepth.trainer.structures import MASK_STRIDE
 
 
 def teacher_size(
@@ -47,7 +43,7 @@ def resized_images(
         return images, sizes
     frames = [(int(h), int(w)) for h, w in sizes.tolist()]
     targets = [teacher_size(f, short_side=short_side, max_size=max_size) for f in frames]
-    height, width = (-(-max(side) // MULTIPLE) * MULTIPLE for side in zip(*targets, strict=True))
+    height, width = padded_size(targets)
     padded = images.new_zeros((len(images), 3, height, width))
     for image, frame, target, out in zip(images, frames, targets, padded, strict=True):
         pixels = image[None, :, : frame[0], : frame[1]].float()

@@ -70,11 +70,16 @@ def any_rank(flag: bool, device: torch.device) -> bool:
 
 def mean_over_ranks(value: Tensor) -> Tensor:
     """The mean of a detached value over all ranks."""
+    return sum_over_ranks(value) / dist.get_world_size() if _together() else value
+
+
+def sum_over_ranks(value: Tensor) -> Tensor:
+    """The sum of a detached value over all ranks, on every one of them."""
     if not _together():
         return value
     value = value.detach().clone()
     dist.all_reduce(value)
-    return value / dist.get_world_size()
+    return value
 
 
 def barrier() -> None:

@@ -19,7 +19,7 @@ from boxdepth.trainer.engine.checkpoint import (
     step_folder,
     write_atomically,
 )
-from boxdepth.trainer.engine.distributed import World, any_rank, barrier
+from boxdepth.trainer.engine.distributed import World, any_rank, barrier, sum_over_ranks
 from boxdepth.trainer.engine.health import NonFiniteGuard
 from boxdepth.trainer.engine.log import MetricsWriter
 from boxdepth.trainer.engine.signals import StopFlag, StoppedError
@@ -211,11 +211,14 @@ class Reporter:
         self._from_step, self._since = progress.step, time.monotonic()
 
     def _means(self) -> dict[str, float]:
-        """Of the steps that had something to say; one wait for the device."""
+        """Of the steps and ranks that had something to say; one wait for the device.
+
+        Ranks skip a step together and report the same names, so that their rows fit.
+        """
         if not self._sums:
             return {}
-        sums = torch.stack(list(self._sums.values())).double()
-        counts = torch.stack(list(self._counts.values())).double()
+        rows = [torch.stack(list(part.values())).float() for part in (self._sums, self._counts)]
+        sums, counts = sum_over_ranks(torch.stack(rows)).double()
         means = dict(zip(self._sums, (sums / counts).tolist(), strict=True))
         return {name: mean for name, mean in means.items() if not math.isnan(mean)}
 

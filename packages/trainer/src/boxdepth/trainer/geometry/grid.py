@@ -1,10 +1,13 @@
-"""Where the cells of a feature map lie in the input image."""
+"""Where the cells of a feature map lie in the input image, and how large the input must be."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
+
+SIZE_DIVISOR = 32
+"""Padded sides are multiples of the backbone's coarsest stride."""
 
 
 def cell_locations(
@@ -34,3 +37,23 @@ def pyramid_locations(
         ]
     )
     return torch.cat(locations), level
+
+
+def padded_size(sizes: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    """(height, width) that holds images of all these sizes, in multiples of `SIZE_DIVISOR`."""
+    height, width = (
+        -(-max(side) // SIZE_DIVISOR) * SIZE_DIVISOR for side in zip(*sizes, strict=True)
+    )
+    return height, width
+
+
+def equally_padded(sizes: Sequence[tuple[int, int]]) -> list[list[int]]:
+    """Numbers of the images that are padded to one size when alone; those may share a batch.
+
+    A larger batch mate would add padding, and the network sees padding: convolutions have biases
+    and group norms look at the whole map, so that scores would depend on the mate.
+    """
+    groups: dict[tuple[int, int], list[int]] = {}
+    for number, size in enumerate(sizes):
+        groups.setdefault(padded_size([size]), []).append(number)
+    return list(groups.values())

@@ -26,16 +26,28 @@ def aligned_bilinear(maps: Float[Tensor, "n c h w"], factor: int) -> Float[Tenso
     if factor == 2:
         return _doubled(_doubled(maps).mT).mT
     height, width = maps.shape[-2:]
-    extended = F.pad(maps, (0, 1, 0, 1), mode="replicate")
     fine = F.interpolate(
-        extended,
+        _repeated_edges(maps, before=0, behind=1),
         size=(factor * height + 1, factor * width + 1),
         mode="bilinear",
         align_corners=True,
     )
-    half = factor // 2
-    fine = F.pad(fine, (half, 0, half, 0), mode="replicate")
+    fine = _repeated_edges(fine, before=factor // 2, behind=0)
     return fine[..., : factor * height, : factor * width]
+
+
+def _repeated_edges(
+    maps: Float[Tensor, "n c h w"], *, before: int, behind: int
+) -> Float[Tensor, "n c h2 w2"]:
+    """First and last row and column repeated; what replicate padding is, but for its backward.
+
+    That one's result has other strides than torch.compile expects of it.
+    """
+    for dim in (2, 3):
+        first = maps.narrow(dim, 0, 1)
+        last = maps.narrow(dim, maps.shape[dim] - 1, 1)
+        maps = torch.cat([*[first] * before, maps, *[last] * behind], dim=dim)
+    return maps
 
 
 def _doubled(maps: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w2"]:

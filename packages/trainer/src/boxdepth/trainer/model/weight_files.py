@@ -4,7 +4,7 @@ import io
 import pickle  # noqa: TID251 - only behind _Reader, which makes arrays and plain values
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,37 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             f"{path} holds no tensors, seen: {', '.join(map(str, content)) or 'nothing'}"
         )
     return tensors
+
+
+def check_finite(tensors: Mapping[str, Tensor], *, source: str) -> None:
+    """Refuse weights and statistics that are NaN or infinite, by name.
+
+    One such number in a norm's statistics trains as if nothing were wrong, and every evaluation
+    and every checkpoint after it is worthless.
+
+    Args:
+        source: the file or folder that they came from.
+
+    Raises:
+        WeightsError: names the tensors.
+    """
+    bad = [
+        f"{name} ({count} of {tensor.numel()} values)"
+        for name, tensor in tensors.items()
+        if tensor.is_floating_point() and (count := int((~tensor.isfinite()).sum()))
+    ]
+    if bad:
+        raise WeightsError(
+            f"{source}: NaN or infinite values in {len(bad)} of {len(tensors)} tensors: "
+            f"{shortened(bad)}; expected finite weights and statistics: take another copy of the "
+            "file, or a checkpoint from before they were spoilt"
+        )
+
+
+def shortened(names: Sequence[str], limit: int = 6) -> str:
+    """The first few of a list, and how many more there are."""
+    shown = ", ".join(names[:limit])
+    return shown if len(names) <= limit else f"{shown}, ... ({len(names) - limit} more)"
 
 
 def _content(path: Path) -> Mapping[str, Any]:

@@ -11,7 +11,12 @@ from torch import Tensor, nn
 from boxdepth.trainer.model.backbone import Backbone
 from boxdepth.trainer.model.condinst import CondInst
 from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec
-from boxdepth.trainer.model.weight_files import WeightsError, read_tensors
+from boxdepth.trainer.model.weight_files import (
+    WeightsError,
+    check_finite,
+    read_tensors,
+    shortened,
+)
 from boxdepth.trainer.model.weight_names import from_adelaidet, from_detectron2, from_timm
 
 log = logging.getLogger(__name__)
@@ -42,7 +47,7 @@ class WeightsReport:
             ("not used", self.not_used),
         ):
             if names:
-                lines.append(f"  {len(names)} {title}: {_shortened(names)}")
+                lines.append(f"  {len(names)} {title}: {shortened(names)}")
         return "\n".join(lines)
 
 
@@ -122,13 +127,14 @@ def _load(
     absent = [name for name in state if name not in tensors]
     needed = [name for name in absent if not _has_a_default(name, tensors)]
     if needed:
-        accounts.problems.append(f"{len(needed)} tensors are missing: {_shortened(needed)}")
+        accounts.problems.append(f"{len(needed)} tensors are missing: {shortened(needed)}")
     unused = (not_used or []) + [name for name in tensors if name not in state]
     if accounts.problems:
         raise WeightsError(
             f"{source} doesn't fit: {'; '.join(accounts.problems)}; "
-            f"the file's tensors are called {_shortened(list(tensors))}"
+            f"the file's tensors are called {shortened(list(tensors))}"
         )
+    check_finite(accounts.loaded, source=source)
     module.load_state_dict(accounts.loaded | _defaults(state, absent), strict=False)
     report = WeightsReport(
         source=source,
@@ -198,8 +204,3 @@ def _rows_without_depth(spec: MaskHeadSpec) -> Tensor:
     depth_layer = len(shapes) - 2
     parts = torch.split(torch.arange(sum(sizes)), sizes)
     return torch.cat([part for i, part in enumerate(parts) if i % len(shapes) != depth_layer])
-
-
-def _shortened(names: tuple[str, ...] | list[str], limit: int = 6) -> str:
-    shown = ", ".join(names[:limit])
-    return shown if len(names) <= limit else f"{shown}, ... ({len(names) - limit} more)"
