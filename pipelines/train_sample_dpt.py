@@ -177,7 +177,11 @@ def learning_rate(done: float, peak: float) -> float:
 def save(model: DPTForDepthEstimation, folder: Path) -> None:
     """Write config, preprocessor and half-precision weights; the config asks for float32."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = model.config.to_dict() | {"dtype": "float32", "architectures": [type(model).__name__]}
+    config = model.config.to_dict() | {
+        "dtype": "float32",
+        "architectures": [type(model).__name__],
+        "depth_estimation_type": "relative",
+    }
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     processor().save_pretrained(folder)
     state = {name: value.detach().half().contiguous() for name, value in model.state_dict().items()}

@@ -126,6 +126,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         neck_hidden_sizes=[8, 8, 8, 8],
         fusion_hidden_size=8,
         is_hybrid=False,
+        depth_estimation_type="relative",
     )
     torch.manual_seed(0)
     model = DPTForDepthEstimation(config)

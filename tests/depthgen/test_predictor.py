@@ -142,7 +142,7 @@ def test_files_that_are_missing_are_named(copied_model: Path) -> None:
     with pytest.raises(DataError, match=r"preprocessor_config\.json"):
         find_model(str(copied_model))
     write_processor(copied_model, image_mean=[0.5])
-    with pytest.raises(DataError, match="lacks a usable setting"):
+    with pytest.raises(DataError, match=r"image_mean is .* three numbers are expected"):
         load_predictor(find_model(str(copied_model)), device="cpu")
     write_processor(copied_model)
     config = json.loads((copied_model / "config.json").read_text())
@@ -217,28 +217,3 @@ def test_devices_and_aspects_that_cannot_be_are_refused(tiny_model: Path) -> Non
         load_predictor(files, device="gpu")
     with pytest.raises(ConfigError, match="no such device"):
         load_predictor(files, device="cuda:77")
-
-
-def test_depth_anything_keeps_the_aspect_through_the_same_code(tmp_path: Path) -> None:
-    from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
-
-    backbone = Dinov2Config(
-        hidden_size=16, num_hidden_layers=4, num_attention_heads=2, intermediate_size=32,
-        image_size=28, patch_size=14, out_features=["stage1", "stage2", "stage3", "stage4"],
-        reshape_hidden_states=False, apply_layernorm=True,
-    )  # fmt: skip
-    config = DepthAnythingConfig(
-        backbone_config=backbone, reassemble_hidden_size=16, neck_hidden_sizes=[8, 8, 8, 8],
-        fusion_hidden_size=8, head_hidden_size=8, patch_size=14,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    DepthAnythingForDepthEstimation(config).save_pretrained(tmp_path)
-    write_processor(tmp_path, size={"height": 56, "width": 56}, ensure_multiple_of=14)
-    predictor = load_predictor(find_model(str(tmp_path)), device="cpu")
-    assert (predictor.preprocessing.aspect, predictor.preprocessing.multiple) == ("keep", 14)
-    assert (predictor.kind, predictor.sign) == ("inverse_relative", "near_is_large")
-    pixels = resize_image(photo(0, 60, 120), predictor.preprocessing)
-    assert pixels.shape == (56, 112, 3)
-    assert predict_depth(predictor, [pixels], grid=(20, 30)).depth.shape == (1, 20, 30)
-    square = load_predictor(find_model(str(tmp_path)), aspect="square", device="cpu")
-    assert resize_image(photo(0, 60, 120), square.preprocessing).shape == (56, 56, 3)

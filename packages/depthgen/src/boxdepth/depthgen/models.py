@@ -5,7 +5,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from boxdepth.depthgen.store.errors import ConfigError, DataError, EnvironmentFailure
 from boxdepth.depthgen.store.schema import Kind, Sign
@@ -13,6 +13,12 @@ from boxdepth.depthgen.store.schema import Kind, Sign
 DEFAULT_MODEL: Final = "dpt-scenes-tiny"
 FILE_PATTERNS: Final = ("config.json", "preprocessor_config.json", "*.safetensors", "*.index.json")
 _EMBEDDED: Final = Path(__file__).parent / "weights"
+_METRIC_DPT: Final = re.compile(r"facebook/dpt-dinov2-\w+-(nyu|kitti)")
+"""The one family of DPT on the hub that was trained on metres; its configuration does not say."""
+
+KindName = Literal["inverse", "metric"]
+SignName = Literal["near-large", "far-large"]
+
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 
 
@@ -152,7 +158,14 @@ def find_model(
         DataError: Files are missing or damaged.
         EnvironmentFailure: The hub cannot be reached.
     """
-    named = next((entry for entry in MODELS if entry.name == model), None)
+    named = next(
+        (
+            entry
+            for entry in MODELS
+            if model in (entry.name, f"hf:{entry.hub_id}" if entry.hub_id else None)
+        ),
+        None,
+    )
     if named and not named.commercial and not allow_noncommercial:
         raise ConfigError(
             f"model {model}: its licence ({named.licence}) forbids commercial use; "
@@ -177,6 +190,55 @@ def find_model(
             "a model of the hub is written hf:ORGANISATION/REPOSITORY"
         )
     return _inspect(folder, label=folder.resolve().name, revision="local", named=None)
+
+
+def output_meaning(
+    files: ModelFiles, *, kind: KindName | None = None, sign: SignName | None = None
+) -> tuple[Kind, Sign]:
+    """What a model's output is: inverse depth or metres, and whether near or far is large.
+
+    Known are the models of the table, and those whose ``config.json`` says it
+    (``depth_estimation_type``) or whose architecture has one output only. A DPT of unknown origin
+    may be either: a wrong guess would swap near and far.
+
+    Args:
+        kind: Overrides what is known.
+        sign: Overrides what follows from the kind.
+
+    Raises:
+        ConfigError: Nothing says what the output is, or metres are said to be large when near.
+    """
+    known = _known_kind(files)
+    if kind is None and known is None:
+        raise ConfigError(
+            f"model {files.label}: nothing in its configuration says whether its output is inverse "
+            "depth (large = near; Intel's DPT, MiDaS) or metres (large = far; trained on NYU or "
+            "KITTI); say it: --kind inverse or --kind metric"
+        )
+    chosen: Kind = known or "inverse_relative"
+    if kind is not None:
+        chosen = "metric" if kind == "metric" else "inverse_relative"
+    if chosen == "metric":
+        if sign == "near-large":
+            raise ConfigError(
+                f"model {files.label}: metres are large when far; --sign near-large belongs to "
+                "--kind inverse"
+            )
+        return chosen, "far_is_large"
+    return chosen, "far_is_large" if sign == "far-large" else "near_is_large"
+
+
+def _known_kind(files: ModelFiles) -> Kind | None:
+    if files.named:
+        return files.named.kind
+    said, architecture = files.config.get("depth_estimation_type"), files.config.get("model_type")
+    if said == "metric" or architecture in ("zoedepth", "glpn"):
+        return "metric"
+    if said == "relative" or architecture == "depth_pro":
+        return "inverse_relative"
+    if said is None and architecture == "depth_anything":  # the class's own default
+        return "inverse_relative"
+    return "metric" if _METRIC_DPT.fullmatch(files.label) else None
 
 
 def is_here(named: NamedModel) -> bool:
@@ -211,8 +273,7 @@ def _fetch(hub_id: str, *, revision: str | None) -> Path:
         raise EnvironmentFailure(
             f"cannot fetch {hub_id} from the Hugging Face hub ({reason}); fetch it where there is "
             "a network (`hf download`) and pass the folder: --model DIR. The embedded model needs "
-            "no "
-            f"network: --model {DEFAULT_MODEL}"
+            f"no network: --model {DEFAULT_MODEL}"
         ) from error
 
 

@@ -11,10 +11,12 @@ import numpy as np
 import torch
 import transformers
 from jaxtyping import Float, Float32, UInt8
+from PIL import Image
 from torch import Tensor
 
-from boxdepth.depthgen.models import ModelFiles
-from boxdepth.depthgen.preprocess import Aspect, Preprocessing, read_preprocessing
+from boxdepth.depthgen.models import KindName, ModelFiles, SignName, output_meaning
+from boxdepth.depthgen.preprocess import Inside, Preprocessing, inside_box, zeros_around
+from boxdepth.depthgen.processor import Aspect, read_preprocessing
 from boxdepth.depthgen.store.errors import ConfigError, DataError
 from boxdepth.depthgen.store.schema import Kind, Sign
 
@@ -27,6 +29,7 @@ _CLASSES = {
     "depth_anything": "DepthAnythingForDepthEstimation",
     "zoedepth": "ZoeDepthForDepthEstimation",
     "depth_pro": "DepthProForDepthEstimation",
+    "glpn": "GLPNForDepthEstimation",
 }
 _NEVER_USED = re.compile(r"neck\.fusion_stage\.layers\.0\.residual_layer1\.")
 """The first fusion layer has no residual input: published DPT files lack these, rightly."""
@@ -82,35 +85,35 @@ def load_predictor(
     files: ModelFiles,
     *,
     aspect: Aspect | None = None,
+    kind: KindName | None = None,
+    sign: SignName | None = None,
     device: str = "auto",
     precision: Precision = "fp32",
 ) -> Predictor:
     """Load a model and demand that every weight is there, fits and is finite.
 
     Args:
-        aspect: ``None`` takes ``keep`` where the model can, else ``square``.
+        aspect: ``None`` leaves it to the model's own processor.
+        kind: What the output is; ``None`` takes what the model's table or configuration says.
+        sign: Whether near or far is large in it; ``None`` follows from the kind.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         precision: Of the matrix products; weights stay in fp32.
 
     Raises:
-        ConfigError: The device isn't there, or the model cannot keep the aspect.
+        ConfigError: The device isn't there, the model cannot keep the aspect, or nothing says what
+            its output means.
         DataError: Not a depth model, or weights are missing, left over or not finite.
     """
     chosen = choose_device(device)
-    settings = read_preprocessing(
-        files.processor,
-        label=files.label,
-        aspect=_choose_aspect(files, aspect),
-        multiple=_patch_size(files.config),
-    )
+    depth_kind, depth_sign = output_meaning(files, kind=kind, sign=sign)
+    settings = _preprocessing(files, aspect)
     model = _load_model(files).to(chosen).eval().requires_grad_(False)
-    kind, sign = _meaning(files)
     return Predictor(
         model=model,
         files=files,
         preprocessing=settings,
-        kind=kind,
-        sign=sign,
+        kind=depth_kind,
+        sign=depth_sign,
         device=chosen,
         precision=precision,
     )
@@ -121,6 +124,7 @@ def predict_depth(
     images: Sequence[UInt8[np.ndarray, "rows_in columns_in 3"]],
     *,
     grid: tuple[int, int],
+    sizes: Sequence[tuple[int, int]] | None = None,
 ) -> Prediction:
     """Predict the depth of images that are resized for the model already, all to one size.
 
@@ -128,16 +132,24 @@ def predict_depth(
 
     Args:
         grid: (rows, columns) of the result; bilinear with half-pixel centres, antialiased.
+        sizes: (height, width) of each image as it was before it was resized, from which the width
+            of a mirrored margin follows; ``None``: as large as it is now.
+
+    Raises:
+        DataError: The model takes no input of this size.
     """
+    settings = predictor.preprocessing
     pixels = torch.from_numpy(np.stack(images)).to(predictor.device)
-    inputs = _normalise(pixels, predictor.preprocessing)
-    depth = _run(predictor, inputs, precision=predictor.precision, grid=grid)
+    inputs = _padded(_normalise(pixels, settings), settings)
+    originals = sizes or [(image.shape[0], image.shape[1]) for image in images]
+    inside = [inside_box(*size, settings) for size in originals]
+    depth = _on_grid(_run(predictor, inputs, precision=predictor.precision), inside, grid=grid)
     redone = torch.zeros(len(images), dtype=torch.bool)
     if predictor.precision != "fp32":
         redone = ~torch.isfinite(depth).flatten(1).all(dim=1).cpu()
         for index in redone.nonzero().flatten().tolist():
-            again = _run(predictor, inputs[index : index + 1], precision="fp32", grid=grid)
-            depth[index] = again[0]
+            again = _run(predictor, inputs[index : index + 1], precision="fp32")
+            depth[index] = _on_grid(again, inside[index : index + 1], grid=grid)[0]
     return Prediction(depth=depth.cpu().numpy(), redone=tuple(bool(value) for value in redone))
 
 
@@ -167,18 +179,54 @@ def _run(
     inputs: Float[Tensor, "b 3 rows_in columns_in"],
     *,
     precision: Precision,
-    grid: tuple[int, int],
-) -> Float32[Tensor, "b rows columns"]:
+) -> Float32[Tensor, "b rows_out columns_out"]:
     half = _DTYPES.get(precision)
     device = inputs.device.type
     autocast: Any = torch.autocast(device, dtype=half) if half else nullcontext()
-    with torch.inference_mode(), autocast:
-        depth = predictor.model(pixel_values=inputs).predicted_depth
-    with torch.inference_mode():
-        resized = torch.nn.functional.interpolate(
-            depth.float()[:, None], size=grid, mode="bilinear", align_corners=False, antialias=True
+    try:
+        with torch.inference_mode(), autocast:
+            depth: Tensor = predictor.model(pixel_values=inputs).predicted_depth
+    except torch.OutOfMemoryError:
+        raise
+    except (ValueError, RuntimeError) as error:
+        rows, columns = inputs.shape[-2:]
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        raise DataError(
+            f"model {predictor.files.label} cannot take an input of {rows}x{columns} pixels "
+            f"({reason}); its preprocessor_config.json and config.json do not fit together"
+        ) from error
+    return depth.float()
+
+
+def _on_grid(
+    depth: Float32[Tensor, "b rows_out columns_out"],
+    inside: Sequence[Inside],
+    *,
+    grid: tuple[int, int],
+) -> Float32[Tensor, "b rows columns"]:
+    """Bring the part of each map that is image onto the grid."""
+    if all(part == (0.0, 0.0, 1.0, 1.0) for part in inside):
+        with torch.inference_mode():
+            resized = torch.nn.functional.interpolate(
+                depth[:, None], size=grid, mode="bilinear", align_corners=False, antialias=True
+            )
+        return resized[:, 0].clone()
+    rows, columns = depth.shape[-2:]
+    cut = []
+    for plane, (top, left, bottom, right) in zip(depth.cpu().numpy(), inside, strict=True):
+        box = (left * columns, top * rows, right * columns, bottom * rows)
+        inner = Image.fromarray(plane).resize(
+            (grid[1], grid[0]), Image.Resampling.BILINEAR, box=box
         )
-    return resized[:, 0].clone()
+        cut.append(np.array(inner, dtype=np.float32))
+    return torch.from_numpy(np.stack(cut))
+
+
+def _padded(
+    inputs: Float32[Tensor, "b 3 rows columns"], settings: Preprocessing
+) -> Float32[Tensor, "b 3 rows_in columns_in"]:
+    rows, columns = zeros_around(inputs.shape[-2], inputs.shape[-1], settings)
+    return torch.nn.functional.pad(inputs, (*columns, *rows))
 
 
 def _normalise(
@@ -246,26 +294,35 @@ def _keeps_aspect(config: dict[str, Any]) -> bool:
     if config.get("model_type") == "dpt":
         # Plain and hybrid DPT take their position embedding at one size only (transformers 5).
         return bool(config.get("backbone_config")) and not config.get("is_hybrid")
-    return config.get("model_type") in ("depth_anything", "zoedepth")
+    return config.get("model_type") in ("depth_anything", "zoedepth", "glpn")
 
 
-def _choose_aspect(files: ModelFiles, aspect: Aspect | None) -> Aspect:
+def _preprocessing(files: ModelFiles, aspect: Aspect | None) -> Preprocessing:
     able = _keeps_aspect(files.config)
     if aspect == "keep" and not able:
         raise ConfigError(f"model {files.label} takes square inputs only; use --aspect square")
-    return aspect or ("keep" if able else "square")
+
+    def read(aspect: Aspect | None) -> Preprocessing:
+        return read_preprocessing(
+            files.processor,
+            label=files.label,
+            model_type=str(files.config.get("model_type")),
+            aspect=aspect,
+            patch=_patch_size(files.config),
+        )
+
+    settings = read(aspect)
+    if able or settings.aspect == "square":
+        return settings
+    if settings.aspect == "native":
+        raise DataError(
+            f"model {files.label} takes square inputs only, and its preprocessor_config.json "
+            "resizes nothing (do_resize false): the two do not fit together"
+        )
+    return read("square")
 
 
 def _patch_size(config: dict[str, Any]) -> int:
     backbone = config.get("backbone_config") or {}
     value = backbone.get("patch_size") or config.get("patch_size") or 1
     return int(value[0] if isinstance(value, list) else value)
-
-
-def _meaning(files: ModelFiles) -> tuple[Kind, Sign]:
-    if files.named:
-        return files.named.kind, files.named.sign
-    metric = files.config.get("depth_estimation_type") == "metric"
-    if metric or files.config.get("model_type") == "zoedepth":
-        return "metric", "far_is_large"
-    return "inverse_relative", "near_is_large"

@@ -7,17 +7,20 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
 from boxdepth.depthgen.cli.app import Json, app, console, emit, interactive, say, warn
+from boxdepth.depthgen.cli.paths import user_path
 from boxdepth.depthgen.cli.progress import show_progress
 
 _GATE_NOT_MET = 4
 _FILE_WIDTH = 160
 
-StoreArgument = Annotated[Path, typer.Argument(help="Folder of a store.")]
+StoreArgument = Annotated[
+    Path, typer.Argument(help="Folder of a store.", parser=user_path, metavar="STORE")
+]
 
 
 @app.command(epilog="Example: [bold]depthgen models --json[/]")
@@ -93,7 +96,9 @@ def verify(
 @app.command(epilog="Example: [bold]depthgen preview stores/coco-train2017.zarr --out pictures[/]")
 def preview(
     store: StoreArgument,
-    out: Annotated[Path, typer.Option(help="Folder for the pictures.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder for the pictures.", parser=user_path, metavar="DIR")
+    ],
     image_id: Annotated[list[int] | None, typer.Option(help="Which images; repeatable.")] = None,
     count: Annotated[int, typer.Option(min=1, help="How many, if no id is given.")] = 8,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace pictures.")] = False,
@@ -124,7 +129,7 @@ def show_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for title in titles or ("", ""):
         table.add_column(title, overflow="fold")
     for row in rows:
-        table.add_row(*(escape(cell) for cell in row))
+        table.add_row(*(Text(cell) for cell in row))
     if not console.quiet:
         width = None if console.is_terminal else _FILE_WIDTH
         Console(stderr=True, highlight=False, width=width).print(table)

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 
 _REJECTED_SHOWN = 20
+_OUTPUTS = {
+    ("metric", "far_is_large"): "metres",
+    ("inverse_relative", "near_is_large"): "inverse depth, near is large",
+    ("inverse_relative", "far_is_large"): "relative depth, far is large",
+}
 _DEFAULT_SPLITS = {"coco": "train2017", "cityscapes": "train", "custom": "train"}
 
 
@@ -38,6 +43,8 @@ def run(
     revision: options.Revision = None,
     allow_noncommercial: options.AllowNoncommercial = False,
     aspect: options.Aspect = None,
+    kind: options.Kind = None,
+    sign: options.Sign = None,
     batch_size: options.BatchSize = 8,
     workers: options.Workers = 2,
     with_masks: options.WithMasks = False,
@@ -68,7 +75,16 @@ def run(
         on_bad=on_bad,
         limit=limit,
     )
-    predictor = _load(model, revision, allow_noncommercial, aspect, device, precision)
+    predictor = _load(
+        model,
+        revision=revision,
+        allow_noncommercial=allow_noncommercial,
+        aspect=aspect.value if aspect else None,
+        kind=kind.value if kind else None,
+        sign=sign.value if sign else None,
+        device=device,
+        precision=precision.value,
+    )
     job = _job(
         data,
         predictor,
@@ -107,23 +123,13 @@ def _store_path(store: str | None, dataset: str, split: str) -> Path | str:
 
 
 def _load(
-    model: str,
-    revision: str | None,
-    allow_noncommercial: bool,
-    aspect: options.AspectName | None,
-    device: str,
-    precision: options.PrecisionName,
+    model: str, *, revision: str | None, allow_noncommercial: bool, **settings: Any
 ) -> "Predictor":
     from boxdepth.depthgen.models import find_model
     from boxdepth.depthgen.predictor import load_predictor
 
     files = find_model(model, revision=revision, allow_noncommercial=allow_noncommercial)
-    return load_predictor(
-        files,
-        aspect=aspect.value if aspect else None,
-        device=device,
-        precision=precision.value,
-    )
+    return load_predictor(files, **settings)
 
 
 def _job(
@@ -211,7 +217,8 @@ def _introduce(job: "Job", *, scenes_model: bool) -> None:
     say(
         f"model {predictor.files.label} ({predictor.files.revision[:12]}), input "
         f"{settings.height}x{settings.width} {settings.aspect}, depth grid "
-        f"{job.grid[0]}x{job.grid[1]}, {predictor.precision} on {predictor.device}"
+        f"{job.grid[0]}x{job.grid[1]}, {predictor.precision} on {predictor.device}; its output is "
+        f"{_OUTPUTS[predictor.kind, predictor.sign]}"
     )
     if scenes_model and predictor.files.named:
         say(

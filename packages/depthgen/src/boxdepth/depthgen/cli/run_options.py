@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from boxdepth.depthgen.cli.paths import user_path, user_text
 from boxdepth.depthgen.datasets.records import OnBad
 
 
@@ -24,6 +25,20 @@ class AspectName(StrEnum):
     square = "square"
 
 
+class KindOption(StrEnum):
+    """What a model's output is."""
+
+    inverse = "inverse"
+    metric = "metric"
+
+
+class SignOption(StrEnum):
+    """Which end of a model's output is large."""
+
+    near_large = "near-large"
+    far_large = "far-large"
+
+
 class PrecisionName(StrEnum):
     """Of the matrix products."""
 
@@ -37,19 +52,48 @@ Split = Annotated[
     str | None, typer.Option(help="Default: train2017 for COCO, else train.", show_default=False)
 ]
 DataRoot = Annotated[
-    Path | None, typer.Option(help="Default: $BOXDEPTH_DATA, $DETECTRON2_DATASETS, ./datasets.")
+    Path | None,
+    typer.Option(
+        help="Default: $BOXDEPTH_DATA, $DETECTRON2_DATASETS, ./datasets.",
+        parser=user_path,
+        metavar="DIR",
+    ),
 ]
-Images = Annotated[Path | None, typer.Option(help="Image folder (custom).")]
-Annotations = Annotated[Path | None, typer.Option(help="COCO-format file (custom).")]
+Images = Annotated[
+    Path | None, typer.Option(help="Image folder (custom).", parser=user_path, metavar="DIR")
+]
+Annotations = Annotated[
+    Path | None, typer.Option(help="COCO-format file (custom).", parser=user_path, metavar="FILE")
+]
 StorePath = Annotated[
-    str | None, typer.Option(help="Default: stores/<dataset>-<split>.zarr.", show_default=False)
+    str | None,
+    typer.Option(
+        help="Default: stores/<dataset>-<split>.zarr.",
+        show_default=False,
+        parser=user_text,
+        metavar="DIR",
+    ),
 ]
-Model = Annotated[str, typer.Option(help="Name (depthgen models), folder, or hf:ORG/NAME.")]
+Model = Annotated[
+    str,
+    typer.Option(
+        help="Name (depthgen models), folder, or hf:ORG/NAME.", parser=user_text, metavar="MODEL"
+    ),
+]
 Revision = Annotated[str | None, typer.Option(help="Commit of the hub model.")]
 AllowNoncommercial = Annotated[
     bool, typer.Option("--allow-noncommercial", help="Accept such a licence.")
 ]
-Aspect = Annotated[AspectName | None, typer.Option(help="Default: keep where the model can.")]
+Aspect = Annotated[
+    AspectName | None, typer.Option(help="Default: as the model's own processor does it.")
+]
+Kind = Annotated[
+    KindOption | None,
+    typer.Option(help="What the model's output is. Default: what its configuration says."),
+]
+Sign = Annotated[
+    SignOption | None, typer.Option(help="Whether near or far is large. Default: by the kind.")
+]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images through the model together.")]
 Workers = Annotated[int, typer.Option(min=1, help="Threads that decode ahead.")]
 WithMasks = Annotated[bool, typer.Option("--with-masks", help="Store masks too.")]

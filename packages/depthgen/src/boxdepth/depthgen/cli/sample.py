@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from boxdepth.depthgen.cli.app import Json, app, emit, say
+from boxdepth.depthgen.cli.paths import user_path
 from boxdepth.depthgen.cli.progress import show_progress
 from boxdepth.depthgen.cli.run import parse_size
 
@@ -22,7 +23,9 @@ class Layout(StrEnum):
     epilog="Example: [bold]depthgen sample --out datasets/coco && depthgen run --dataset coco[/]"
 )
 def sample(
-    out: Annotated[Path, typer.Option(help="A new or empty folder.")],
+    out: Annotated[
+        Path, typer.Option(help="A new or empty folder.", parser=user_path, metavar="DIR")
+    ],
     layout: Annotated[Layout, typer.Option(help="Of the folder.")] = Layout.coco,
     train: Annotated[int, typer.Option(min=0, help="Scenes to train on.")] = 1000,
     val: Annotated[int, typer.Option(min=0, help="Scenes to validate on.")] = 200,

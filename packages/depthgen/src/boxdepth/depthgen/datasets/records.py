@@ -235,7 +235,7 @@ def find_root(data_root: Path | None, *, variables: Sequence[str]) -> Path:
         return data_root
     for variable in variables:
         if value := os.environ.get(variable):
-            return Path(value)
+            return Path(value).expanduser()
     return Path("datasets")
 
 

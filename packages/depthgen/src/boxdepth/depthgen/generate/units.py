@@ -157,7 +157,13 @@ def _predict_batch(
     if not good:
         return
     started = time.monotonic()
-    prediction = predict_depth(job.predictor, [item.pixels for _, item in good], grid=job.grid)
+    records = [job.dataset.records[row] for row, _ in good]
+    prediction = predict_depth(
+        job.predictor,
+        [item.pixels for _, item in good],
+        grid=job.grid,
+        sizes=[(record.height, record.width) for record in records],
+    )
     opened.model_seconds += time.monotonic() - started
     for (row, item), depth, redone in zip(good, prediction.depth, prediction.redone, strict=True):
         opened.images[row], opened.depth[row] = item.data, depth
