@@ -296,3 +296,148 @@ def test_real_photographs_of_every_kind(
         for i in range(images):
             assert opened.image(i).shape[:2] == tuple(opened.image_sizes[i])
             assert opened.inverse_depth(i).max() == 255
+
+
+def test_what_was_mended_is_told_and_stands_in_the_result(
+    coco_root: Build,
+    tiny_model: Path,
+    depthgen: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    def change(document: dict[str, Any]) -> None:
+        for item in document["annotations"]:
+            item["iscrowd"] = "0"
+        del document["categories"][0]["name"]
+
+    arguments = [
+        "run", "--dataset", "coco", "--data-root", coco_root(3, change=change), "--model",
+        tiny_model, "--store", tmp_path / "s.zarr", "--device", "cpu", "--json",
+    ]  # fmt: skip
+    assert depthgen(*arguments) == 0
+    out, err = capsys.readouterr()
+    notes = ["1 category: without a name, called category <id>",
+             "3 annotations: iscrowd written as text"]  # fmt: skip
+    assert json.loads(out.splitlines()[-1])["notes"] == notes
+    assert all(f"note: {note}" in err for note in notes)
+    store = open_store(tmp_path / "s.zarr")
+    assert [category.name for category in store.attributes.categories] == ["cat", "category 70"]
+    assert not any(store.boxes(i).crowd.any() for i in range(3))
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_an_exif_orientation_is_counted_also_where_no_size_betrays_it(
+    coco_root: Build,
+    tiny_model: Path,
+    depthgen: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    orientation: int,
+) -> None:
+    root = coco_root(3, change=lambda d: d["images"][1].update(height=48, width=48))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    square = root / "coco" / "train2017" / "000000000001.jpg"
+    square.write_bytes(encode(photo(1, 48, 48), "JPEG", exif=exif))
+    arguments = [
+        "run", "--dataset", "coco", "--data-root", root, "--model", tiny_model,
+        "--store", tmp_path / "s.zarr", "--device", "cpu", "--json",
+    ]  # fmt: skip
+    assert depthgen(*arguments) == 0
+    out, err = capsys.readouterr()
+    assert "1 image: EXIF orientation ignored" in err
+    assert json.loads(out.splitlines()[-1])["notes"][0].startswith("1 image: EXIF orientation")
+    records = tmp_path / "s.zarr" / ".boxdepth" / "records"
+    record = json.loads((records / "000000.json").read_text())
+    assert record["remarks"]["exif_orientation_ignored"] == {"2": orientation}
+
+
+def test_a_tilde_is_the_home_folder_in_every_path(
+    coco_root: Build,
+    tiny_model: Path,
+    depthgen: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Shells leave the tilde of --store=~/x alone."""
+    home = tmp_path / "home"
+    home.mkdir()
+    coco_root(2).rename(home / "data")
+    shutil.copytree(tiny_model, home / "model")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(tmp_path)
+    run = ["run", "--dataset", "coco", "--model=~/model", "--store=~/s.zarr", "--device", "cpu"]
+    assert depthgen(*run, "--data-root=~/data") == 0
+    monkeypatch.setenv("BOXDEPTH_DATA", "~/data")
+    assert depthgen(*run) == 0
+    assert "finished already" in capsys.readouterr().err
+    assert depthgen("info", "~/s.zarr") == 0
+    assert depthgen("preview", "~/s.zarr", "--out=~/pictures") == 0
+    custom = ["--images=~/data/coco/train2017",
+              "--annotations=~/data/coco/annotations/instances_train2017.json"]  # fmt: skip
+    assert depthgen("run", "--dataset", "custom", *custom, *run[3:5], "--store=~/c.zarr") == 0
+    assert depthgen("sample", "--out=~/scenes", "--train", 1, "--val", 0) == 0
+    assert {path.name for path in home.iterdir()} == {
+        "data", "model", "s.zarr", "c.zarr", "pictures", "scenes",
+    }  # fmt: skip
+    assert not (tmp_path / "~").exists()
+    assert depthgen("info", "~no-such-user/s.zarr") == 2
+    assert "write ./~no-such-user" in " ".join(capsys.readouterr().err.split())
+
+
+def test_brackets_in_names_come_out_as_they_are(
+    coco_root: Build,
+    tiny_model: Path,
+    depthgen: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    names = ["[red]a[/red]", "x[/y]\\"]
+
+    def change(document: dict[str, Any]) -> None:
+        for item, name in zip(document["categories"], names, strict=True):
+            item["name"] = name
+
+    store = tmp_path / "s [/old] [bold].zarr"
+    root = coco_root(3, change=change)
+    assert depthgen(
+        "run", "--dataset", "coco", "--data-root", root, "--model", tiny_model, "--store", store,
+        "--device", "cpu",
+    ) == 0  # fmt: skip
+    assert str(store) in capsys.readouterr().err
+    assert depthgen("info", store) == 0
+    err = capsys.readouterr().err
+    assert "[red]a[/red] 1" in err
+    assert "x[/y]\\ 2" in err
+    assert depthgen("verify", store) == 0
+    assert depthgen("preview", store, "--out", tmp_path / "p [/x]") == 0
+    assert "p [/x]" in capsys.readouterr().err
+    assert depthgen("info", tmp_path / "nothing [/x]") == 3
+    assert "nothing [/x]" in capsys.readouterr().err
+
+
+def test_kind_and_sign_are_told_and_kept(
+    coco_root: Build,
+    tiny_model: Path,
+    depthgen: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    root = coco_root(2)
+    model = Path(shutil.copytree(tiny_model, tmp_path / "m"))
+    config = json.loads((model / "config.json").read_text())
+    del config["depth_estimation_type"]
+    (model / "config.json").write_text(json.dumps(config))
+    run = ["run", "--dataset", "coco", "--data-root", root, "--model", model, "--device", "cpu"]
+    assert depthgen(*run, "--store", tmp_path / "a.zarr") == 2
+    assert "say it: --kind inverse or --kind metric" in capsys.readouterr().err
+    assert depthgen(*run, "--store", tmp_path / "a.zarr", "--kind", "metric") == 0
+    assert "its output is metres" in capsys.readouterr().err
+    depth = open_store(tmp_path / "a.zarr").attributes.depth
+    assert (depth.kind, depth.sign) == ("metric", "far_is_large")
+    turned = ["--store", tmp_path / "b.zarr", "--kind", "inverse"]
+    assert depthgen(*run, *turned, "--sign", "far-large") == 0
+    assert open_store(tmp_path / "b.zarr").attributes.depth.sign == "far_is_large"
+    assert depthgen(*run, *turned) == 2
+    assert "far_is_large" in capsys.readouterr().err

@@ -264,6 +264,8 @@ def _seconds_per_image(job: "Job") -> float:
     from boxdepth.depthgen.predictor import predict_depth
     from boxdepth.depthgen.preprocess import input_size
 
+    if not job.dataset.records:
+        return 0.0
     first = job.dataset.records[0]
     size = input_size(first.height, first.width, job.predictor.preprocessing)
     count = min(job.batch_size, len(job.dataset.records))
@@ -280,6 +282,7 @@ def _generate(job: "Job") -> dict[str, Any]:
     with show_progress("depth") as progress:
         summary = generate(job, progress=progress)
     _conclude(job, summary)
+    notes = [*job.dataset.report.notes, *_exif_note(summary)]
     return {
         "store": str(job.store),
         "images": summary.images,
@@ -291,8 +294,18 @@ def _generate(job: "Job") -> dict[str, Any]:
         "model_seconds": summary.done.model_seconds,
         "model": job.predictor.files.label,
         "revision": job.predictor.files.revision,
-        "notes": list(job.dataset.report.notes),
+        "notes": notes,
     }
+
+
+def _exif_note(summary: "Summary") -> list[str]:
+    turned = summary.done.turned
+    if not turned:
+        return []
+    return [
+        f"{turned} image{'' if turned == 1 else 's'}: EXIF orientation ignored, boxes are taken to "
+        "refer to the pixels as they lie in the file (depthgen preview shows whether they do)"
+    ]
 
 
 def _conclude(job: "Job", summary: "Summary") -> None:
@@ -301,6 +314,8 @@ def _conclude(job: "Job", summary: "Summary") -> None:
         warn(f"image {number} skipped: {reason}")
     if len(summary.skipped) > 20:
         warn(f"... and {len(summary.skipped) - 20} more images skipped")
+    for note in _exif_note(summary):
+        warn(note)
     if done.invalid:
         warn(f"{done.invalid} images have no usable depth (constant or not finite)")
     if done.redone:

@@ -49,6 +49,7 @@ class UnitReport:
         images: Images that were looked at.
         invalid: Images without usable depth (constant or not finite).
         redone: Images that were computed again in fp32.
+        turned: Images whose EXIF asks to be turned, which is ignored.
         nbytes: Bytes of the objects written.
         model_seconds: Time inside the model.
     """
@@ -57,6 +58,7 @@ class UnitReport:
     images: int = 0
     invalid: int = 0
     redone: int = 0
+    turned: int = 0
     nbytes: int = 0
     model_seconds: float = 0.0
 

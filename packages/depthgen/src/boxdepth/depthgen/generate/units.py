@@ -17,6 +17,7 @@ from boxdepth.depthgen.preprocess import resize_image
 from boxdepth.depthgen.store import DataError, ImageError, StoreWriter, UnitRows, decode_image
 from boxdepth.depthgen.store.depth import is_informative
 from boxdepth.depthgen.store.errors import environment_failure, is_of_the_machine, summarise
+from boxdepth.depthgen.store.images import exif_orientation
 
 _BATCHES_AHEAD = 3
 
@@ -25,6 +26,7 @@ _BATCHES_AHEAD = 3
 class _Loaded:
     data: bytes
     pixels: UInt8[np.ndarray, "rows columns 3"]
+    orientation: int
 
 
 @dataclass(slots=True, kw_only=True)
@@ -35,6 +37,7 @@ class _OpenUnit:
     depth: dict[int, Float32[np.ndarray, "rows columns"]] = field(default_factory=dict)
     skipped: dict[int, str] = field(default_factory=dict)
     redone: list[int] = field(default_factory=list)
+    turned: dict[int, int] = field(default_factory=dict)
     model_seconds: float = 0.0
 
     def report(self, *, nbytes: int) -> UnitReport:
@@ -44,6 +47,7 @@ class _OpenUnit:
             images=len(self.images) + len(self.skipped),
             invalid=sum(1 for depth in self.depth.values() if not is_informative(depth)),
             redone=len(self.redone),
+            turned=len(self.turned),
             nbytes=nbytes,
             model_seconds=self.model_seconds,
         )
@@ -138,7 +142,11 @@ def _load(job: Job, row: int, planned: int) -> _Loaded | str:
         return str(error)
     except ImageError as error:
         return str(error)
-    return _Loaded(data=data, pixels=resize_image(pixels, job.predictor.preprocessing))
+    return _Loaded(
+        data=data,
+        pixels=resize_image(pixels, job.predictor.preprocessing),
+        orientation=exif_orientation(data),
+    )
 
 
 def _predict_batch(
@@ -167,6 +175,8 @@ def _predict_batch(
     opened.model_seconds += time.monotonic() - started
     for (row, item), depth, redone in zip(good, prediction.depth, prediction.redone, strict=True):
         opened.images[row], opened.depth[row] = item.data, depth
+        if item.orientation != 1:
+            opened.turned[job.dataset.records[row].id] = item.orientation
         if redone:
             opened.redone.append(job.dataset.records[row].id)
 
@@ -186,5 +196,8 @@ def _unit_rows(rows: range, opened: _OpenUnit) -> UnitRows:
         images=[opened.images.get(row) for row in rows],
         depth=[opened.depth.get(row) for row in rows],
         skipped=opened.skipped,
-        remarks={"redone_in_fp32": sorted(opened.redone)},
+        remarks={
+            "redone_in_fp32": sorted(opened.redone),
+            "exif_orientation_ignored": {str(k): v for k, v in sorted(opened.turned.items())},
+        },
     )

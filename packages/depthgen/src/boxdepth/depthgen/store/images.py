@@ -67,6 +67,20 @@ def decode_image(
         ) from error
 
 
+def exif_orientation(data: bytes) -> int:
+    """The orientation that the file's EXIF asks for, 1 (as it lies) to 8; 1 where it asks nothing.
+
+    Nothing is decoded. ``decode_image`` ignores it: boxes refer to the pixels as they lie in the
+    file.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            value = image.getexif().get(_EXIF_ORIENTATION_TAG, 1)
+    except Exception:  # a damaged tag turns nothing; Pillow raises much, see decode_image
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
 def _check_header(
     image: Image.Image, data: bytes, *, expected_size: tuple[int, int] | None, shown: str
 ) -> None:
