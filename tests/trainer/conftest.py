@@ -7,12 +7,16 @@ from typing import Protocol
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
 from boxdepth.depthgen.store import Category, ImageRecord, Store, open_store, write_store
 from boxdepth.trainer import presets
+from boxdepth.trainer.build import build_model
+from boxdepth.trainer.cli.main import _run
 from boxdepth.trainer.config import RunConfig
+from boxdepth.trainer.engine.checkpoint import Checkpoint, save_checkpoint
 from boxdepth.trainer.resolve import apply_overrides
 
 
@@ -28,7 +32,12 @@ class MakeStore(Protocol):
         crowd: Callable[[int], np.ndarray] | None = None,
         masks: bool = False,
         depth: Callable[[int], np.ndarray | None] = ...,
+        categories: tuple[tuple[int, str], ...] = ...,
+        first_id: int = ...,
     ) -> Store: ...
+
+
+CUPS_AND_BOWLS = ((3, "cup"), (9, "bowl"))
 
 
 def two_boxes(index: int, height: int, width: int) -> np.ndarray:
@@ -57,18 +66,21 @@ def make_store(tmp_path: Path) -> MakeStore:
         crowd: Callable[[int], np.ndarray] | None = None,
         masks: bool = False,
         depth: Callable[[int], np.ndarray | None] = ramp,
+        categories: tuple[tuple[int, str], ...] = CUPS_AND_BOWLS,
+        first_id: int = 1000,
     ) -> Store:
         sizes = sizes or [(64, 96)] * 6
         records, images = [], []
         for index, (height, width) in enumerate(sizes):
             images.append(_png(index, height, width))
-            records.append(_record(index, height, width, boxes(index, height, width), crowd))
+            box = boxes(index, height, width)
+            records.append(_record(first_id + index, index, height, width, box, crowd))
         path = write_store(
             tmp_path / f"{name}.zarr",
             records,
             images=images,
             depth=[depth(index) for index in range(len(sizes))],
-            categories=[Category(id=3, name="cup"), Category(id=9, name="bowl")],
+            categories=[Category(id=number, name=name) for number, name in categories],
             masks=masks,
             unit=4,
         )
@@ -86,6 +98,7 @@ def _png(index: int, height: int, width: int) -> bytes:
 
 
 def _record(
+    image_id: int,
     index: int,
     height: int,
     width: int,
@@ -94,7 +107,7 @@ def _record(
 ) -> ImageRecord:
     count = len(boxes_xyxy)
     return ImageRecord(
-        id=1000 + index,
+        id=image_id,
         name=f"{index:04d}.png",
         path=None,
         height=height,
@@ -147,3 +160,50 @@ def tiny_settings() -> tuple[str, ...]:
 def tiny_run() -> RunConfig:
     """A run of a second: six iterations of a very small network."""
     return apply_overrides(presets.scenes_tiny(), TINY)
+
+
+@pytest.fixture
+def trainer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    """Run the command in this process: exit code, stdout, stderr on one line."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["trainer", *map(str, arguments)])
+        code = _run()
+        said = capsys.readouterr()
+        return code, said.out, " ".join(said.err.split())
+
+    return run
+
+
+@pytest.fixture
+def fit(trainer, make_store: MakeStore, tiny_settings: tuple[str, ...]):
+    """`trainer fit` of a tiny run on small stores."""
+    train = make_store("train", masks=True).path
+    val = make_store("val", sizes=[(64, 96), (50, 70)], masks=True).path
+    chosen = [part for setting in tiny_settings for part in ("--set", setting)]
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        stores = ("--train", train, "--val", val)
+        return trainer("fit", "scenes_tiny", *stores, *chosen, *arguments)
+
+    return run
+
+
+@pytest.fixture
+def tiny_checkpoint(tmp_path: Path, tiny_run: RunConfig) -> Path:
+    """A run folder with a checkpoint of random weights, classes 3 cup and 9 bowl."""
+    config = apply_overrides(tiny_run, ["model.num_classes=2", "inference.score_threshold=0.0"])
+    torch.manual_seed(0)
+    save_checkpoint(
+        tmp_path / "run" / "checkpoints",
+        Checkpoint(
+            step=1,
+            model=build_model(config.model).state_dict(),
+            run={
+                "config": config.model_dump(mode="json"),
+                "categories": [{"id": number, "name": name} for number, name in CUPS_AND_BOWLS],
+            },
+        ),
+    )
+    return tmp_path / "run"

@@ -9,37 +9,8 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from boxdepth.trainer.cli.main import _run
 from boxdepth.trainer.engine.checkpoint import load_checkpoint
 from boxdepth.trainer.engine.log import read_metrics
-
-
-@pytest.fixture
-def trainer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
-    """Run the command in this process: exit code, stdout, stderr on one line."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["trainer", *map(str, arguments)])
-        code = _run()
-        said = capsys.readouterr()
-        return code, said.out, " ".join(said.err.split())
-
-    return run
-
-
-@pytest.fixture
-def fit(trainer, make_store, tiny_settings: tuple[str, ...]):
-    """`trainer fit` of a tiny run on small stores."""
-    train = make_store("train", masks=True).path
-    val = make_store("val", sizes=[(64, 96), (50, 70)], masks=True).path
-    chosen = [part for setting in tiny_settings for part in ("--set", setting)]
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        stores = ("--train", train, "--val", val)
-        return trainer("fit", "scenes_tiny", *stores, *chosen, *arguments)
-
-    return run
 
 
 def test_fit_leaves_a_whole_run_folder_and_says_where(fit) -> None:
@@ -98,11 +69,12 @@ def test_resume_takes_the_runs_own_settings_and_refuses_others(fit, trainer) -> 
 
 def test_a_run_killed_before_its_evaluation_is_evaluated_when_resumed(fit) -> None:
     fit("--out", "run")
-    Path("run/predictions.json").unlink()
+    Path("run/evaluation.json").unlink()
+    Path("run/predictions.json").write_text("[]")
     code, out, _ = fit("--out", "run", "--resume", "--json")
     assert code == 0
     assert json.loads(out.splitlines()[-1])["ap"]["segm"].keys() >= {"ap"}
-    assert Path("run/predictions.json").is_file()
+    assert json.loads(Path("run/evaluation.json").read_text())["step"] == 6
 
 
 def test_a_dry_run_writes_nothing(fit) -> None:
@@ -217,8 +189,8 @@ def test_predict_in_given_boxes_gives_one_mask_a_box(fit, trainer) -> None:
     fit("--out", "run", "--max-iterations", 1)
     image_file(Path("a.jpg"))
     boxes = [
-        {"id": 7, "image_id": 1, "category_id": 9, "bbox": [5, 5, 30, 40]},
-        {"id": 8, "image_id": 1, "category_id": 3, "bbox": [40, 10, 39, 45]},
+        {"id": 7, "image_id": 1, "category_id": 9, "bbox": [5, 5, 30, 40], "file_name": "a.jpg"},
+        {"id": 8, "image_id": 1, "category_id": 3, "bbox": [40, 10, 39, 45], "file_name": "a.jpg"},
     ]
     Path("boxes.json").write_text(json.dumps(boxes))
     code, _, said = trainer("predict", "run", "a.jpg", "--boxes", "boxes.json", "--out", "m.json")
@@ -239,7 +211,7 @@ def test_predict_in_given_boxes_gives_one_mask_a_box(fit, trainer) -> None:
     Path("boxes.json").write_text(json.dumps([{"image_id": 5, "bbox": [0, 0, 1, 1]}]))
     code, _, said = trainer("predict", "run", "a.jpg", "--boxes", "boxes.json", "--out", "n.json")
     assert code == 3
-    assert "box 0 is on image 5, which is not given" in said
+    assert "no box is on a picture that is given (boxes are on image 5; given: a.jpg)" in said
 
 
 def test_a_truncated_photo_is_named(fit, trainer) -> None:
@@ -321,6 +293,25 @@ def test_summary_shows_losses_and_ap(fit, trainer) -> None:
     assert "projection" in said
     assert "mask AP" in said
     assert json.loads(out)["iterations"] == 6
+
+
+def test_summary_reads_a_folder_that_somebody_touched(trainer) -> None:
+    Path("r [").mkdir()
+    run = Path("r [/x]")
+    run.mkdir()
+    good = {"iteration": 4, "losses": {"[red]box[/red]": 0.5}, "learning_rate": 0.1}
+    lines = [json.dumps(good), "[]", '{"iteration": "x"}', '{"iteration": 9, "losses": 3}', "{"]
+    (run / "metrics.jsonl").write_text("\n".join(lines))
+    (run / "evaluation.json").write_text('{"step": 2, "of": "", "scores": null}')
+    (run / "run.json").write_text('{"config": {"name": "a [b]", "losses": []}}')
+    code, _, said = trainer("summary", run)
+    assert code == 0, said
+    for words in ("a [b], iteration 4", "[red]box[/red]", "are of iteration 2"):
+        assert words in said
+    (run / "run.json").write_text("{")
+    code, _, said = trainer("summary", run)
+    assert code == 2
+    assert "run.json: not readable as JSON" in said
 
 
 def test_presets_and_schema_are_machine_readable(trainer) -> None:

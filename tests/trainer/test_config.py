@@ -133,3 +133,42 @@ def test_every_field_can_be_set_by_its_path(base: RunConfig) -> None:
         value = base
         for name in path.split("."):
             value = getattr(value, name)
+
+
+HUGE = "1" + "0" * 400
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("deep.json", "[" * 100_000),
+        ("deep_name.json", '{"name": ' + "[" * 900 + "]" * 900 + "}"),
+        ("deep.yaml", "[" * 5000),
+        ("huge.json", f'{{"name": "x", "seed": {HUGE}}}'),
+        ("huger.json", f'{{"name": "x", "seed": 1{"0" * 10_000}}}'),
+        ("huge.yaml", f"name: x\nseed: {HUGE}"),
+        ("huger.yaml", f"name: x\nseed: 1{'0' * 10_000}"),
+        ("huge_float.json", '{"name": "x", "optimizer": {"learning_rate": 1e400}}'),
+        ("list.json", "[1]"),
+        ("bytes.json", "\udcff"),
+    ],
+)
+def test_a_config_that_no_run_can_have_is_a_config_error(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(ConfigError, match=name):
+        load_config(path)
+
+
+@pytest.mark.parametrize("value", [HUGE, "1" + "0" * 20, "1e400", "[" * 50_000, "-" + HUGE])
+def test_a_setting_that_no_run_can_have_is_a_config_error(value: str) -> None:
+    with pytest.raises(ConfigError, match="--set"):
+        apply_overrides(presets.scenes_tiny(), [f"schedule.iterations={value}"])
+
+
+def test_a_tilde_in_a_setting_is_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/somewhere")
+    run = apply_overrides(presets.scenes_tiny(), ["data.train=~/x.zarr"])
+    assert run.data.train == Path("/somewhere/x.zarr")

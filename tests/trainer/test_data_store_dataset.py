@@ -134,8 +134,15 @@ def test_a_damaged_image_is_named_with_its_store(make_store) -> None:
 
 def test_a_stores_own_masks_are_its_ground_truth(make_store) -> None:
     truth = ValidationSet(make_store(masks=True)).ground_truth()
-    assert truth is not None
     assert [category["id"] for category in truth["categories"]] == [3, 9]
     first = truth["annotations"][0]
     assert (first["image_id"], first["category_id"], first["id"]) == (1000, 3, 100)
-    assert ValidationSet(make_store("boxes")).ground_truth() is None
+    assert first["segmentation"]["size"] == [64, 96]
+
+
+def test_a_store_without_masks_still_has_boxes_to_score_against(make_store) -> None:
+    images = ValidationSet(make_store("boxes"))
+    assert not images.has_masks
+    annotations = images.ground_truth()["annotations"]
+    assert len(annotations) == 12
+    assert not any("segmentation" in annotation for annotation in annotations)

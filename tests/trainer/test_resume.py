@@ -6,8 +6,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -46,7 +47,32 @@ class StopsAfter:
         pass
 
 
-def go(config: RunConfig, store: Path, folder: Path, *, stop_after: int | None = None) -> None:
+class Killed(BaseException):
+    """Stands for a kill -9 in the middle of an evaluation."""
+
+
+class Evaluations:
+    """Scores that differ by call; dies in the call of that number."""
+
+    def __init__(self, aps: list[float], *, dies_at: int | None = None) -> None:
+        self.aps, self.dies_at, self.calls = aps, dies_at, 0
+
+    def __call__(self, model: torch.nn.Module) -> dict[str, dict[str, float]]:
+        self.calls += 1
+        if self.calls == self.dies_at:
+            raise Killed
+        return {"segm": {"ap": self.aps[self.calls - 1]}}
+
+
+def go(
+    config: RunConfig,
+    store: Path,
+    folder: Path,
+    *,
+    stop_after: int | None = None,
+    evaluate: Callable[[torch.nn.Module], Any] = lambda model: None,
+    evaluates: str = "",
+) -> Progress:
     """Start or resume a run in a folder with everything built anew."""
     dataset = assemble.training_set(config, store)
     config = assemble.with_classes(config, 2)
@@ -55,7 +81,8 @@ def go(config: RunConfig, store: Path, folder: Path, *, stop_after: int | None =
         folder=folder,
         learner=learner,
         loader=assemble.batch_loader(config, dataset, World()),
-        evaluate=lambda model: None,
+        evaluate=evaluate,
+        evaluates=evaluates,
         batch_size=config.data.batch_size,
         intervals=assemble.intervals(config),
         about={},
@@ -66,6 +93,7 @@ def go(config: RunConfig, store: Path, folder: Path, *, stop_after: int | None =
     listener = StopsAfter(stop_after)
     stop_at = config.schedule.iterations
     run_loop(run, progress, stop_at=stop_at, stop=listener.flag, listener=listener)
+    return progress
 
 
 def exact(folder: Path) -> list[tuple[int, str, str]]:
@@ -175,6 +203,78 @@ def test_a_kill_and_a_signal_lose_nothing(
     _, said = reference.communicate()
     assert reference.returncode == 0, said
     assert_same_end(whole, broken)
+
+
+@pytest.mark.parametrize("dies_at", [1, 2], ids=["middle", "last"])
+def test_a_kill_during_an_evaluation_leaves_no_older_numbers_as_final(
+    make_store, tiny_run: RunConfig, tmp_path: Path, dies_at: int
+) -> None:
+    store = make_store().path
+    config = apply_overrides(tiny_run, ["checkpoints.evaluate_every=3"])
+    aps = [0.2, 0.3]
+    whole = go(config, store, tmp_path / "whole", evaluate=Evaluations(aps))
+    with pytest.raises(Killed):
+        go(config, store, tmp_path / "broken", evaluate=Evaluations(aps, dies_at=dies_at))
+    resumed = go(config, store, tmp_path / "broken", evaluate=Evaluations(aps[dies_at - 1 :]))
+    assert resumed.scores == whole.scores == {"segm": {"ap": 0.3}}
+    for folder in (tmp_path / "whole", tmp_path / "broken"):
+        rows = [row for row in read_metrics(folder) if "val" in row]
+        assert [(row["iteration"], row["val"]["segm_ap"]) for row in rows] == [(3, 0.2), (6, 0.3)]
+        assert (folder / "best").read_text().split() == ["step-0000006", "0.3"]
+        assert json.loads((folder / "evaluation.json").read_text())["step"] == 6
+
+
+def test_numbers_already_written_are_not_written_twice(
+    make_store, tiny_run: RunConfig, tmp_path: Path
+) -> None:
+    """Killed after the numbers went out, before the evaluation was said to be finished."""
+    store = make_store().path
+    go(tiny_run, store, tmp_path / "run", evaluate=Evaluations([0.2]))
+    (tmp_path / "run" / "evaluation.json").unlink()
+    again = Evaluations([0.2])
+    assert go(tiny_run, store, tmp_path / "run", evaluate=again).scores == {"segm": {"ap": 0.2}}
+    assert again.calls == 1
+    assert [row["iteration"] for row in read_metrics(tmp_path / "run") if "val" in row] == [6]
+
+
+def test_a_finished_evaluation_is_taken_over_and_not_repeated(
+    make_store, tiny_run: RunConfig, tmp_path: Path
+) -> None:
+    store = make_store().path
+    go(tiny_run, store, tmp_path / "run", evaluate=Evaluations([0.2]))
+    nobody = Evaluations([])
+    assert go(tiny_run, store, tmp_path / "run", evaluate=nobody).scores == {"segm": {"ap": 0.2}}
+    assert nobody.calls == 0
+
+
+def test_another_val_store_is_evaluated_and_its_best_starts_anew(
+    make_store, tiny_run: RunConfig, tmp_path: Path
+) -> None:
+    store, folder = make_store().path, tmp_path / "run"
+    go(tiny_run, store, folder, evaluate=Evaluations([0.9]))
+    progress = go(tiny_run, store, folder, evaluate=Evaluations([0.1]), evaluates="another store")
+    assert progress.scores == {"segm": {"ap": 0.1}}
+    assert (folder / "best").read_text().split() == ["step-0000006", "0.1"]
+
+
+@pytest.mark.parametrize("spoilt", ["", "{", "[]", '{"step": "x", "of": "", "scores": 1}'])
+def test_a_spoilt_record_means_evaluating_again(
+    make_store, tiny_run: RunConfig, tmp_path: Path, spoilt: str
+) -> None:
+    store = make_store().path
+    go(tiny_run, store, tmp_path / "run", evaluate=Evaluations([0.2]))
+    (tmp_path / "run" / "evaluation.json").write_text(spoilt)
+    (tmp_path / "run" / "best").write_text(spoilt)
+    again = Evaluations([0.4])
+    assert go(tiny_run, store, tmp_path / "run", evaluate=again).scores == {"segm": {"ap": 0.4}}
+    assert (tmp_path / "run" / "best").read_text().split() == ["step-0000006", "0.4"]
+
+
+def test_box_ap_chooses_the_best_where_there_is_no_mask(
+    make_store, tiny_run: RunConfig, tmp_path: Path
+) -> None:
+    go(tiny_run, make_store().path, tmp_path, evaluate=lambda model: {"bbox": {"ap": 0.5}})
+    assert (tmp_path / "best").read_text().split() == ["step-0000006", "0.5"]
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:

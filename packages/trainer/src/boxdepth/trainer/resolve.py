@@ -12,12 +12,18 @@ from pydantic import BaseModel, ValidationError
 from boxdepth.trainer.config import RunConfig
 
 MAX_CONFIG_BYTES = 1_000_000
+MAX_DIGITS = 18
+"""Of a whole number: 64 bits hold it."""
 
 
 class ConfigError(ValueError):
     """What was asked for cannot be a run; exit code 2."""
 
     exit_code = 2
+
+
+class TooLargeError(ValueError):
+    """A number that no setting can be."""
 
 
 def choose_preset(presets: Mapping[str, Callable[[], RunConfig]], name: str) -> RunConfig:
@@ -94,8 +100,12 @@ def _set(tree: dict[str, Any], path: str, value: Any) -> None:
 def _value(text: str) -> Any:
     try:
         return _parse_json(text)
+    except TooLargeError as error:
+        raise ConfigError(f"--set: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"--set {text[:40]}...: brackets nest too deep") from error
     except ValueError:
-        return text
+        return str(Path(text).expanduser()) if text.startswith("~") else text
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
@@ -130,7 +140,10 @@ def _describe(problem: Any) -> str:
     path = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         return f"{path}: no such setting{_nearest(path, field_paths())}"
-    seen = repr(problem["input"])
+    try:
+        seen = repr(problem["input"])
+    except (RecursionError, ValueError):  # nested too deep, or more digits than Python prints
+        seen = " " * 81
     shown = "" if isinstance(problem["input"], dict) or len(seen) > 80 else f", got {seen}"
     return f"{path}: {problem['msg'][:1].lower()}{problem['msg'][1:]}{shown}"
 
@@ -147,7 +160,14 @@ def _parse_json(text: str) -> Any:
     def finite(constant: str) -> Any:
         raise ValueError(f"{constant} is not a value a run can have")
 
-    return json.loads(text, object_pairs_hook=unique, parse_constant=finite)
+    def whole(digits: str) -> int:
+        if len(digits) > MAX_DIGITS:
+            raise TooLargeError(
+                f"{digits[:8]}... has {len(digits)} digits; no setting is that large"
+            )
+        return int(digits)
+
+    return json.loads(text, object_pairs_hook=unique, parse_constant=finite, parse_int=whole)
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -167,4 +187,16 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 
 def _parse_yaml(text: str) -> Any:
-    return _UniqueKeyLoader(text).get_single_data()
+    return _checked_numbers(_UniqueKeyLoader(text).get_single_data())
+
+
+def _checked_numbers(value: Any) -> Any:
+    """YAML's whole numbers, held to what JSON's are."""
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for part in parts:
+        _checked_numbers(part)
+    if isinstance(value, int) and abs(value) >= 10**MAX_DIGITS:
+        raise TooLargeError(
+            f"a whole number of more than {MAX_DIGITS} digits; no setting is so large"
+        )
+    return value

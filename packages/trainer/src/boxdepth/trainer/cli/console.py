@@ -31,10 +31,10 @@ class RunDisplay:
         self._numbers: Mapping[str, float] = {}
         self._said = 0.0
         self._bar = Progress(
-            TextColumn("[bold]{task.description}"),
+            TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(bar_width=None, complete_style="cyan", finished_style="green"),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[speed]}", style="dim"),
+            TextColumn("{task.fields[speed]}", style="dim", markup=False),
             TimeRemainingColumn(),
             console=console,
         )
@@ -114,8 +114,10 @@ def closing_panel(rows: Mapping[str, str], *, title: str) -> Panel:
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     for name, value in rows.items():
-        table.add_row(name, value)
-    return Panel(table, title=f"[bold]{title}", title_align="left", border_style="green", padding=1)
+        table.add_row(Text(name), Text(value))
+    return Panel(
+        table, title=Text(title, style="bold"), title_align="left", border_style="green", padding=1
+    )
 
 
 def duration(seconds: float) -> str:

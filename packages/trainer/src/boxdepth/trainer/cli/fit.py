@@ -22,7 +22,8 @@ from boxdepth.trainer.cli.app import (
     say,
 )
 from boxdepth.trainer.cli.console import RunDisplay, closing_panel, duration
-from boxdepth.trainer.cli.evaluation import evaluator, scorer
+from boxdepth.trainer.cli.evaluation import digest, evaluator, scorer
+from boxdepth.trainer.cli.options import expanded
 from boxdepth.trainer.cli.run_setup import Plan
 from boxdepth.trainer.engine.distributed import (
     barrier,
@@ -58,7 +59,11 @@ def fit(
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option(help="Settings from a JSON or YAML file instead.", rich_help_panel=PRESET),
+        typer.Option(
+            parser=expanded,
+            help="Settings from a JSON or YAML file instead.",
+            rich_help_panel=PRESET,
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -67,6 +72,7 @@ def fit(
     init: Annotated[
         Path | None,
         typer.Option(
+            parser=expanded,
             help="Start from the weights of a run, a checkpoint or an AdelaiDet file.",
             rich_help_panel=PRESET,
         ),
@@ -74,25 +80,32 @@ def fit(
     fork: Annotated[
         Path | None,
         typer.Option(
+            parser=expanded,
             help="Go on where another run stands, with other settings, in a new folder.",
             rich_help_panel=PRESET,
         ),
     ] = None,
     train: Annotated[
-        Path | None, typer.Option(help="Store to learn from.", rich_help_panel=DATA)
+        Path | None,
+        typer.Option(parser=expanded, help="Store to learn from.", rich_help_panel=DATA),
     ] = None,
     val: Annotated[
-        Path | None, typer.Option(help="Store to predict on at the end.", rich_help_panel=DATA)
+        Path | None,
+        typer.Option(parser=expanded, help="Store to predict on at the end.", rich_help_panel=DATA),
     ] = None,
     val_annotations: Annotated[
         Path | None,
         typer.Option(
-            help="COCO annotations of the val images, to score with.", rich_help_panel=DATA
+            parser=expanded,
+            help="COCO annotations of the val images, to score with.",
+            rich_help_panel=DATA,
         ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Run folder.", show_default="runs/<preset>", rich_help_panel=RUN),
+        typer.Option(
+            parser=expanded, help="Run folder.", show_default="runs/<preset>", rich_help_panel=RUN
+        ),
     ] = None,
     max_iterations: Annotated[
         int | None,
@@ -154,13 +167,14 @@ def _train(
     world = world_from_environment()
     config = plan.config
     spec = assemble.inference_spec(config)
-    val = plan.val
-    score = scorer(val, config.data.val_annotations) if val is not None else None
+    val, annotations = plan.val, config.data.val_annotations
+    score = scorer(val, annotations) if val is not None else None
     run = Run(
         folder=plan.folder,
         learner=learner,
         loader=assemble.batch_loader(config, plan.train, world),
-        evaluate=evaluator(val, spec, score, plan.folder),
+        evaluate=evaluator(val, spec, score, plan.folder, category_ids=plan.val_category_ids),
+        evaluates=digest(val, spec, annotations),
         batch_size=config.data.batch_size,
         intervals=assemble.intervals(config),
         about=run_setup.about(plan),
@@ -194,6 +208,8 @@ def _introduce(plan: Plan, device: torch.device) -> None:
     )
     if census.images_without_depth:
         say(f"  {census.images_without_depth} images have no usable depth: boxes and colour only")
+    for note in plan.notes:
+        say(f"  {note}", style="yellow")
     say(
         f"  learning rate {assemble.base_learning_rate(config):g}: "
         f"{config.optimizer.learning_rate:g} for {config.optimizer.reference_batch_size} images "
@@ -252,6 +268,8 @@ def _describe(plan: Plan) -> dict[str, Any]:
     kept = per_checkpoint * (config.checkpoints.keep + 1)
     say(f"{config.name}: would train {_iterations(plan)} into {plan.folder}", style="bold")
     say(f"  reads   {data.train} ({len(plan.train)} images), {data.val or 'no val store'}")
+    for note in plan.notes:
+        say(f"  {note}", style="yellow")
     say(f"  writes  up to {kept / 1e6:.0f} MB of checkpoints ({weights / 1e6:.1f} M weights)")
     say("  nothing was written")
     return {

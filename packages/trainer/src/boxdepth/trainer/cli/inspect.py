@@ -9,14 +9,17 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from boxdepth.depthgen.store import DataError, open_store
 from boxdepth.trainer import presets as named
 from boxdepth.trainer.cli.app import AsJson, app, console, emit, say
 from boxdepth.trainer.cli.console import sparkline
+from boxdepth.trainer.cli.options import expanded
 from boxdepth.trainer.config import RunConfig
 from boxdepth.trainer.data.store_dataset import SampleOptions, TrainingSet
 from boxdepth.trainer.data.validation_set import check_images
+from boxdepth.trainer.engine.evaluations import PREDICTIONS, REPORT, read_evaluation
 from boxdepth.trainer.engine.log import read_metrics
 from boxdepth.trainer.engine.monitors import MATCHING_SCORE, complaints
 from boxdepth.trainer.engine.run_folder import read_json
@@ -31,7 +34,8 @@ def presets(as_json: AsJson = False) -> None:
     rows = []
     for name, function in named.PRESETS.items():
         config, what = function(), (inspect.getdoc(function) or "").splitlines()[0]
-        table.add_row(name, f"{config.schedule.iterations:,}", str(config.data.batch_size), what)
+        cells = (name, f"{config.schedule.iterations:,}", str(config.data.batch_size), what)
+        table.add_row(*map(Text, cells))
         rows.append({"name": name, "what": what, "config": config.model_dump(mode="json")})
     console.print(table)
     emit({"presets": rows}, as_json=as_json)
@@ -45,7 +49,7 @@ def schema() -> None:
 
 @app.command("check-data")
 def check_data(
-    store: Annotated[Path, typer.Argument(help="A store made by `depthgen run`.")],
+    store: Annotated[Path, typer.Argument(help="A store made by `depthgen run`.", parser=expanded)],
     deep: Annotated[bool, typer.Option("--deep", help="Decode every image, not a few.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -105,7 +109,7 @@ def _show_data(result: dict[str, Any], opened: Any) -> None:
         "decoded": f"{result['images_decoded']} images, {len(result['problems'])} with problems",
     }
     for name, value in rows.items():
-        table.add_row(name, value)
+        table.add_row(Text(name), Text(value))
     console.print(table)
     counts = sorted(result["boxes_per_category"].items(), key=lambda item: -item[1])
     shown = "  ".join(f"{name} {count}" for name, count in counts[:12])
@@ -118,16 +122,18 @@ def _show_data(result: dict[str, Any], opened: Any) -> None:
 
 @app.command()
 def summary(
-    run: Annotated[Path, typer.Argument(help="A run folder.")], as_json: AsJson = False
+    run: Annotated[Path, typer.Argument(help="A run folder.", parser=expanded)],
+    as_json: AsJson = False,
 ) -> None:
     """Losses, health and AP of a run, as text."""
     rows = read_metrics(run)
     if not rows:
         raise DataError(f"{run}: no metrics.jsonl with numbers; is it a run folder?")
-    about = read_json(run / "run.json") or {}
+    about = read_json(run / "run.json")
     reports = [row for row in rows if "losses" in row]
     validations = [row for row in rows if "val" in row]
-    config = about.get("config", {})
+    config = about.get("config")
+    config = config if isinstance(config, dict) else {}
     say(f"{config.get('name', run.name)}, iteration {rows[-1]['iteration']}", style="bold")
     table = Table(box=None, header_style="bold", padding=(0, 2))
     for column in ("loss", "first", "now", "course"):
@@ -135,7 +141,8 @@ def summary(
     for name in reports[-1]["losses"] if reports else ():
         values = [v for row in reports if (v := row["losses"].get(name)) is not None]
         if values:
-            table.add_row(name, f"{values[0]:.3f}", f"{values[-1]:.3f}", sparkline(values, 40))
+            cells = (name, f"{values[0]:.3f}", f"{values[-1]:.3f}", sparkline(values, 40))
+            table.add_row(*map(Text, cells))
     console.print(table)
     unhealthy = _complaints(reports, config)
     if reports:
@@ -144,6 +151,13 @@ def summary(
         say(f"  {complaint}", style="yellow")
     for row in validations:
         say(f"iteration {row['iteration']}: " + _aps(row["val"]))
+    evaluated = read_evaluation(run)
+    if evaluated is not None and evaluated.step < rows[-1]["iteration"]:
+        say(
+            f"  {PREDICTIONS} and {REPORT} are of iteration {evaluated.step}; `trainer fit --resume` "
+            "evaluates when it is due",
+            style="yellow",
+        )
     emit(
         {
             "run": str(run),
@@ -174,11 +188,16 @@ def _show_health(reports: list[dict[str, Any]]) -> None:
 
 def _complaints(reports: list[dict[str, Any]], config: dict[str, Any]) -> list[str]:
     """What looks unhealthy in the last report; nothing while warm-ups last."""
-    warmup = config.get("losses", {}).get("warmup_iterations", 0)
+    warmup = _section(config, "losses").get("warmup_iterations", 0)
     if not reports or reports[-1]["iteration"] < 2 * warmup:
         return []
     monitors = reports[-1].get("monitors", {})
     return complaints({k: v for k, v in monitors.items() if v is not None})
+
+
+def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
+    found = config.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def _aps(numbers: dict[str, Any]) -> str:

@@ -3,16 +3,20 @@
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from boxdepth.depthgen.store import DataError
+from torch import Tensor
+
+from boxdepth.depthgen.store import Category, DataError
 from boxdepth.trainer import assemble
 from boxdepth.trainer.cli.app import say
+from boxdepth.trainer.cli.evaluation import category_ids_for, truth_classes
 from boxdepth.trainer.config import RunConfig
+from boxdepth.trainer.data.categories import listed, rows_by_name, same_classes, shown
 from boxdepth.trainer.data.store_dataset import TrainingSet
 from boxdepth.trainer.data.validation_set import ValidationSet, open_validation_set
 from boxdepth.trainer.engine.checkpoint import (
@@ -20,19 +24,21 @@ from boxdepth.trainer.engine.checkpoint import (
     LATEST,
     MODEL,
     Checkpoint,
+    CheckpointError,
     find_checkpoint,
     load_checkpoint,
     load_newest,
 )
+from boxdepth.trainer.engine.evaluations import EVALUATION, PREDICTIONS, REPORT
 from boxdepth.trainer.engine.loop import Progress, restore
 from boxdepth.trainer.engine.run_folder import RunExistsError, read_json, write_json
 from boxdepth.trainer.engine.update import Learner
 from boxdepth.trainer.model.weight_files import read_tensors
-from boxdepth.trainer.model.weights import is_adelaidet, load_adelaidet
+from boxdepth.trainer.model.weights import CLASS_LAYERS, is_adelaidet, load_adelaidet
 from boxdepth.trainer.resolve import ConfigError, apply_overrides, choose_preset, load_config
 
 CONFIG, RUN = "config.json", "run.json"
-OURS = (CONFIG, RUN, LATEST, BEST, "metrics.jsonl", "predictions.json", "report.json")
+OURS = (CONFIG, RUN, LATEST, BEST, "metrics.jsonl", PREDICTIONS, REPORT, EVALUATION)
 MAY_CHANGE = (
     "name", "data.train", "data.val", "data.val_annotations", "data.workers",
     "data.timeout_seconds", "inference", "checkpoints", "schedule.iterations", "compile",
@@ -68,6 +74,10 @@ class Plan:
     folder: Path
     train: TrainingSet
     val: ValidationSet | None
+    val_category_ids: tuple[int | None, ...]
+    """Id on the val store of each class that is learnt; None: it has no such class."""
+    notes: tuple[str, ...]
+    """What a person should know before the first step."""
     stop_at: int
     resume: bool
     overwrite: bool
@@ -105,6 +115,7 @@ def plan_run(request: Request, known: Mapping[str, Callable[[], RunConfig]]) -> 
     if val is None:
         config = apply_overrides(config, ["data.val=null"])
     _check_annotations(config)
+    val_ids, notes = _val_classes(train, val, config)
     if request.init is None and request.fork is None:
         _check_frozen(config)
     if request.resume:
@@ -114,6 +125,8 @@ def plan_run(request: Request, known: Mapping[str, Callable[[], RunConfig]]) -> 
         folder=folder,
         train=train,
         val=val,
+        val_category_ids=val_ids,
+        notes=tuple(notes),
         stop_at=min(
             request.max_iterations or config.schedule.iterations, config.schedule.iterations
         ),
@@ -160,6 +173,20 @@ def _open_val(config: RunConfig, *, explicitly: bool) -> ValidationSet | None:
     return open_validation_set(config.data.val)
 
 
+def _val_classes(
+    train: TrainingSet, val: ValidationSet | None, config: RunConfig
+) -> tuple[tuple[int | None, ...], list[str]]:
+    """By name: which ids predictions on the val store carry, and what a person should know."""
+    if val is None:
+        return (), []
+    annotations = config.data.val_annotations
+    classes, said = truth_classes(val, annotations)
+    learnt = train.store.attributes.categories
+    where = str(annotations or val.store.path)
+    ids, more = category_ids_for(learnt, classes, where=where)
+    return ids, [*said, *more]
+
+
 def _check_annotations(config: RunConfig) -> None:
     path = config.data.val_annotations
     if path is not None and not path.is_file():
@@ -181,7 +208,8 @@ def _check_same(folder: Path, config: RunConfig, train: TrainingSet) -> None:
         for path, was, value in _differences(before, now)
         if not any(path == free or path.startswith(free + ".") for free in MAY_CHANGE)
     ]
-    recorded = (read_json(folder / RUN) or {}).get("data", {}).get("train_fingerprint")
+    data = read_json(folder / RUN).get("data")
+    recorded = data.get("train_fingerprint") if isinstance(data, dict) else None
     if recorded not in (None, train.store.fingerprint):
         changed.append(f"data.train: {config.data.train} is not the store the run started with")
     if changed:
@@ -269,49 +297,140 @@ def starting_point(plan: Plan, learner: Learner) -> Progress:
         if newest is not None:
             folder, checkpoint = newest
             say(f"  goes on from {folder.name}")
-            return restore(learner, checkpoint)
+            return restored(learner, checkpoint, folder)
         say("  no checkpoint yet: starts from the beginning")
+    classes = plan.train.store.attributes.categories
     if plan.fork is not None:
-        return fork(learner, plan.fork)
+        return fork(learner, plan.fork, classes)
     if plan.init is not None:
-        say(f"  {initialise(learner, plan.init)}")
+        for line in initialise(learner, plan.init, classes):
+            say(f"  {line}")
     return Progress()
 
 
-def fork(learner: Learner, source: Path) -> Progress:
+def restored(learner: Learner, checkpoint: Checkpoint, folder: Path) -> Progress:
+    """`restore`, with words for a training state that somebody changed by hand."""
+    try:
+        return restore(learner, checkpoint)
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{folder}: its training state is not this run's: {_first_line(error)}"
+        ) from error
+
+
+def fork(learner: Learner, source: Path, classes: Sequence[Category]) -> Progress:
     """Go on where another run stands, with its optimiser and its counters.
 
     Raises:
-        ConfigError: its network or its optimiser is another.
+        ConfigError: its network, its optimiser or its classes are others.
         CheckpointError: damaged, or none there.
     """
     newest = None if (source / MODEL).is_file() else load_newest(source / "checkpoints")
     folder, checkpoint = newest or (source, load_checkpoint(find_checkpoint(source)))
+    theirs = classes_of(checkpoint)
+    if theirs is not None and not same_classes(theirs, classes):
+        raise ConfigError(
+            f"--fork {source}: it learns {_named(theirs)}, the training store has "
+            f"{_named(classes)}; a fork goes on with the same classes in the same order: --init "
+            "takes the weights, class rows by name"
+        )
     try:
         progress = restore(learner, checkpoint)
-    except (RuntimeError, ValueError, KeyError) as error:
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"--fork {source}: its network or optimiser is not this run's, it can't go on from "
-            f"there ({str(error).splitlines()[0]}); --init takes the weights that fit"
+            f"there ({_first_line(error)}); --init takes the weights that fit"
         ) from error
     say(f"  goes on from {folder}, iteration {progress.step}")
     return progress
 
 
-def initialise(learner: Learner, source: Path) -> str:
-    """Weights of another run, checkpoint or file; layers of another shape start anew."""
-    model = learner.model
+def initialise(learner: Learner, source: Path, classes: Sequence[Category]) -> list[str]:
+    """Weights of another run, checkpoint or file; layers of another shape start anew.
+
+    Rows of the layers that tell classes apart go by the classes' names, where the source knows
+    them; a class that it doesn't know starts anew.
+
+    Returns:
+        What a person should know of it.
+    """
+    model, theirs = learner.model, None
     if source.is_file():
         tensors = read_tensors(source)
         if is_adelaidet(tensors):
-            return str(load_adelaidet(model, tensors, source=source.name))  # type: ignore[arg-type]
+            report = load_adelaidet(model, tensors, source=source.name)  # type: ignore[arg-type]
+            return str(report).splitlines()
     else:
         checkpoint: Checkpoint = load_checkpoint(find_checkpoint(source))
-        tensors = checkpoint.teacher or checkpoint.model
+        tensors, theirs = checkpoint.teacher or checkpoint.model, classes_of(checkpoint)
     state = model.state_dict()
+    said = []
+    if theirs is not None and not same_classes(theirs, classes):
+        rows = rows_by_name(classes, theirs)
+        tensors = {**tensors, **_class_rows(tensors, state, rows, known=len(theirs))}
+        said += _class_words(classes, theirs, rows)
+    elif theirs is None:
+        said.append(f"{source.name} names no classes: class rows are taken in the order they have")
     fits = {k: v for k, v in tensors.items() if k in state and v.shape == state[k].shape}
     if not fits:
         raise ConfigError(f"--init {source}: holds no weight that fits this network")
     model.load_state_dict({**state, **fits})
     anew = sorted(state.keys() - fits.keys())
-    return f"{source}: {len(fits)} tensors loaded" + (f", {len(anew)} start anew" if anew else "")
+    loaded = f"{source}: {len(fits)} tensors loaded" + (
+        f", {len(anew)} start anew ({listed(anew)})" if anew else ""
+    )
+    return [loaded, *said]
+
+
+def _class_rows(
+    tensors: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    rows: Sequence[int | None],
+    *,
+    known: int,
+) -> dict[str, Tensor]:
+    """The layers of one row a class, their rows put where the class stands now."""
+    moved = {}
+    for name, tensor in tensors.items():
+        mine = state.get(name)
+        if mine is None or not name.startswith(CLASS_LAYERS) or len(tensor) != known:
+            continue
+        if tensor.shape[1:] != mine.shape[1:] or len(mine) != len(rows):
+            continue
+        there = [place for place, row in enumerate(rows) if row is not None]
+        taken = [row for row in rows if row is not None]
+        moved[name] = mine.detach().clone().cpu()
+        moved[name][there] = tensor[taken].to(mine.dtype).cpu()
+    return moved
+
+
+def _class_words(
+    classes: Sequence[Category], theirs: Sequence[Category], rows: Sequence[int | None]
+) -> list[str]:
+    anew = [shown(c.name) for c, row in zip(classes, rows, strict=True) if row is None]
+    unused = [shown(c.name) for row, c in enumerate(theirs) if row not in rows]
+    said = ["other classes than it learnt: class rows go by name"]
+    if anew:
+        said.append(f"{len(anew)} classes start anew: {listed(anew)}")
+    if unused:
+        said.append(f"{len(unused)} of its classes are not used: {listed(unused)}")
+    return said
+
+
+def classes_of(checkpoint: Checkpoint) -> tuple[Category, ...] | None:
+    """The classes a checkpoint was trained for; None if it doesn't say."""
+    rows = checkpoint.run.get("categories")
+    try:
+        return (
+            tuple(Category(id=int(row["id"]), name=str(row["name"])) for row in rows or ()) or None
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _named(classes: Sequence[Category]) -> str:
+    return listed([shown(category.name) for category in classes])
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -8,7 +8,8 @@ from safetensors.torch import save
 
 from boxdepth.trainer import presets
 from boxdepth.trainer.build import import_weights as read_foreign
-from boxdepth.trainer.cli.app import AsJson, app, emit, refuse_existing, say
+from boxdepth.trainer.cli.app import AsJson, app, emit, say
+from boxdepth.trainer.cli.options import expanded, refuse_unwritable
 from boxdepth.trainer.engine.checkpoint import write_atomically
 from boxdepth.trainer.resolve import apply_overrides, choose_preset
 
@@ -23,8 +24,11 @@ Examples:
 
 @app.command("import-weights", epilog=EXAMPLES)
 def import_weights(
-    file: Annotated[Path, typer.Argument(help="AdelaiDet, detectron2, torchvision or timm file.")],
-    out: Annotated[Path, typer.Argument(help="Safetensors file to write.")],
+    file: Annotated[
+        Path,
+        typer.Argument(help="AdelaiDet, detectron2, torchvision or timm file.", parser=expanded),
+    ],
+    out: Annotated[Path, typer.Argument(help="Safetensors file to write.", parser=expanded)],
     preset: Annotated[
         str, typer.Option(help="The run whose network the weights are meant for.")
     ] = "coco_r50_1x",
@@ -35,10 +39,9 @@ def import_weights(
     as_json: AsJson = False,
 ) -> None:
     """Check weights against our network, every tensor of them, without running their code."""
-    refuse_existing(out, overwrite=overwrite)
+    refuse_unwritable(out, overwrite=overwrite)
     run = apply_overrides(choose_preset(presets.PRESETS, preset), settings or [])
     found = read_foreign(file, run.model)
-    out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, save({k: v.contiguous() for k, v in found.tensors.items()}))
     use = "--init" if found.kind == "model" else "--set model.backbone.weights"
     say(str(found.report))

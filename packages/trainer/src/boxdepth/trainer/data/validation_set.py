@@ -7,7 +7,7 @@ from typing import Any, final
 import numpy as np
 from jaxtyping import UInt8
 
-from boxdepth.depthgen.store import DataError, Store, open_store
+from boxdepth.depthgen.store import Category, DataError, Store, open_store
 
 
 @final
@@ -33,14 +33,24 @@ class ValidationSet:
         return int(self.store.image_ids[row])
 
     @property
+    def categories(self) -> tuple[Category, ...]:
+        """The dataset's own classes, in the order of its labels."""
+        return tuple(self.store.attributes.categories)
+
+    @property
     def category_ids(self) -> tuple[int, ...]:
         """The dataset's own category id of each label."""
-        return tuple(category.id for category in self.store.attributes.categories)
+        return tuple(category.id for category in self.categories)
 
-    def ground_truth(self) -> dict[str, Any] | None:
-        """The store's annotations as a COCO document; None if it holds no masks."""
-        if not self.store.attributes.masks:
-            return None
+    @property
+    def has_masks(self) -> bool:
+        """Whether every annotation has a mask: without, there is no mask AP."""
+        return self.store.attributes.masks and all(
+            mask is not None for row in range(len(self)) for mask in self.store.masks(row)
+        )
+
+    def ground_truth(self) -> dict[str, Any]:
+        """The store's annotations as a COCO document, without segmentation where none is held."""
         sizes = zip(self.store.image_ids.tolist(), self.store.image_sizes.tolist(), strict=True)
         return {
             "images": [{"id": i, "height": h, "width": w} for i, (h, w) in sizes],
@@ -61,10 +71,9 @@ class ValidationSet:
                 "bbox": [float(x1), float(y1), float(x2 - x1), float(y2 - y1)],
                 "area": float(boxes.area[k]),
                 "iscrowd": int(boxes.crowd[k]),
-                "segmentation": masks[k],
+                **({} if masks[k] is None else {"segmentation": masks[k]}),
             }
             for k, (x1, y1, x2, y2) in enumerate(boxes.xyxy)
-            if masks[k] is not None
         ]
 
 

@@ -15,6 +15,7 @@ import os
 import shutil
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,14 @@ class CheckpointError(ValueError):
     exit_code = 3
 
 
-class DiskFullError(OSError):
-    """The machine has no room for a checkpoint; exit code 6."""
+class WriteError(OSError):
+    """A file that the machine won't take, named; exit code 6."""
 
     exit_code = 6
+
+
+class DiskFullError(WriteError):
+    """The machine has no room for a checkpoint; exit code 6."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +114,13 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     }
     if MODEL not in contents or STATE not in contents:
         raise CheckpointError(f"{folder}: lists no {MODEL} and {STATE}")
+    step = manifest.get("step")
+    if not isinstance(step, int) or isinstance(step, bool) or step < 0:
+        raise CheckpointError(
+            f"{folder / RUN}: step is {step!r}, expected the number of steps done"
+        )
     return Checkpoint(
-        step=int(manifest["step"]),
+        step=step,
         model=_load_weights(folder / MODEL, contents[MODEL]),
         teacher=_load_weights(folder / TEACHER, contents[TEACHER]) if TEACHER in contents else None,
         state=_unpack(folder / STATE, contents[STATE]),
@@ -146,11 +156,9 @@ def find_checkpoint(path: Path) -> Path:
     if (path / MODEL).is_file():
         return path
     for name in (BEST, LATEST):
-        pointer = path / name
-        if pointer.is_file():
-            folder = path / "checkpoints" / pointer.read_text().split()[0]
-            if (folder / MODEL).is_file():
-                return folder
+        folder = path / "checkpoints" / pointed(path / name)
+        if folder.name.startswith("step-") and (folder / MODEL).is_file():
+            return folder
     found = sorted((path / "checkpoints").glob("step-*")) if path.is_dir() else []
     if found:
         return found[-1]
@@ -167,8 +175,8 @@ def read_run_json(folder: Path) -> dict[str, Any]:
     """
     path = folder / RUN
     try:
-        manifest = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not a readable checkpoint: {error}") from error
     if not isinstance(manifest, dict):
         raise CheckpointError(f"{path}: expected a JSON object")
@@ -179,11 +187,19 @@ def prune(root: Path, *, keep: int) -> None:
     """Delete all but the ``keep`` newest checkpoints and the best; leftovers of kills too."""
     for leftover in root.glob(".step-*.partial"):
         shutil.rmtree(leftover, ignore_errors=True)
-    pointer = root.parent / BEST
-    best = pointer.read_text().split()[0] if pointer.is_file() else ""
+    best = pointed(root.parent / BEST)
     for folder in sorted(root.glob("step-*"))[:-keep]:
         if folder.name != best:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def pointed(pointer: Path) -> str:
+    """The name that a pointer file holds; empty where there is none."""
+    try:
+        words = pointer.read_text(encoding="utf-8", errors="replace").split()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return ""
+    return words[0] if words else ""
 
 
 def point(pointer: Path, folder: Path) -> None:
@@ -192,11 +208,23 @@ def point(pointer: Path, folder: Path) -> None:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write beside, sync, rename."""
+    """Write beside, sync, rename: the file is the old one or the new one, whole.
+
+    Raises:
+        WriteError: names the file, how much was to be written and how much room there is.
+    """
     temporary = path.with_name(f".{path.name}.partial")
-    _write_synced(temporary, data)
-    os.replace(temporary, path)
-    _sync_folder(path.parent)
+    try:
+        _write_synced(temporary, data)
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise WriteError(
+            f"{path}: cannot write {len(data) / 1e6:.1f} MB ({_room(path.parent)}): "
+            f"{error.strerror or error}"
+        ) from error
 
 
 def _pack(checkpoint: Checkpoint) -> bytes:
@@ -232,13 +260,15 @@ def _load_weights(path: Path, data: bytes) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: not a safetensors file: {error}") from error
 
 
-def _read_checked(path: Path, meta: Mapping[str, Any]) -> bytes:
+def _read_checked(path: Path, meta: Any) -> bytes:
     if path.name not in (MODEL, TEACHER, STATE):
         raise CheckpointError(f"{path.parent / RUN}: lists an unknown file {path.name!r}")
     try:
         data = path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror or error}") from error
+    if not isinstance(meta, Mapping):
+        raise CheckpointError(f"{path.parent / RUN}: {path.name}: expected its bytes and sha256")
     if len(data) != meta.get("bytes") or _sha256(data) != meta.get("sha256"):
         raise CheckpointError(
             f"{path}: damaged: {len(data)} bytes do not match the recorded size and SHA-256"
@@ -270,12 +300,15 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _explain(error: OSError, root: Path, needed: int) -> DiskFullError:
-    try:
-        free = f"{shutil.disk_usage(root).free / 1e6:.0f} MB free"
-    except OSError:
-        free = "free space unknown"
     return DiskFullError(
-        f"{root}: cannot save a checkpoint of {needed / 1e6:.0f} MB ({free}): "
+        f"{root}: cannot save a checkpoint of {needed / 1e6:.0f} MB ({_room(root)}): "
         f"{error.strerror or error}; the earlier checkpoints are untouched: make room and repeat "
         "the command with --resume"
     )
+
+
+def _room(folder: Path) -> str:
+    try:
+        return f"{shutil.disk_usage(folder).free / 1e6:.0f} MB free"
+    except OSError:
+        return "free space unknown"

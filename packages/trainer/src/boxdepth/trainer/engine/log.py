@@ -10,11 +10,23 @@ from typing import Any, final
 
 @final
 class MetricsWriter:
-    """Appends one JSON object a line; a resumed run drops the lines of steps it repeats."""
+    """Appends one JSON object a line; a resumed run drops the lines of steps it repeats.
 
-    def __init__(self, folder: Path, *, start: int, tensorboard: bool = True) -> None:
+    Args:
+        start: steps done.
+        without_scores: the evaluation after ``start`` steps is repeated, too.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        start: int,
+        without_scores: bool = False,
+        tensorboard: bool = True,
+    ) -> None:
         self._path = folder / "metrics.jsonl"
-        _drop_repeated(self._path, start)
+        _drop_repeated(self._path, start, without_scores=without_scores)
         self._file = self._path.open("a", encoding="utf-8")
         self._board = _tensorboard(folder, start) if tensorboard else None
 
@@ -47,18 +59,34 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            rows.append(json.loads(line))
-        except ValueError:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
             continue  # the last line of a killed run may be half
+        if _is_row(row):
+            rows.append(row)
     return rows
 
 
-def _drop_repeated(path: Path, start: int) -> None:
+def _is_row(row: Any) -> bool:
+    """Whether a line is as it was written: nothing that somebody typed there is taken for one."""
+    return (
+        isinstance(row, dict)
+        and isinstance(row.get("iteration"), int)
+        and all(isinstance(row.get(name, {}), dict) for name in ("losses", "monitors", "val"))
+    )
+
+
+def _drop_repeated(path: Path, start: int, *, without_scores: bool) -> None:
     if not path.is_file():
         return
-    kept = [row for row in read_metrics(path.parent) if row["iteration"] <= start]
+    kept = [
+        row
+        for row in read_metrics(path.parent)
+        if row["iteration"] < start
+        or (row["iteration"] == start and not (without_scores and "val" in row))
+    ]
     temporary = path.with_suffix(".partial")
     temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
     os.replace(temporary, path)

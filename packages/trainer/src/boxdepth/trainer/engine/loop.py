@@ -11,22 +11,22 @@ import torch
 from torch import Tensor, nn
 
 from boxdepth.trainer.data.loader import BatchLoader
-from boxdepth.trainer.engine.checkpoint import (
-    BEST,
-    Checkpoint,
-    prune,
-    save_checkpoint,
-    step_folder,
-    write_atomically,
-)
+from boxdepth.trainer.engine.checkpoint import Checkpoint, prune, save_checkpoint, step_folder
 from boxdepth.trainer.engine.distributed import World, any_rank, barrier, sum_over_ranks
+from boxdepth.trainer.engine.evaluations import (
+    PREDICTIONS,
+    Best,
+    Evaluation,
+    forget_best,
+    read_best,
+    read_evaluation,
+    write_best,
+    write_evaluation,
+)
 from boxdepth.trainer.engine.health import NonFiniteGuard
 from boxdepth.trainer.engine.log import MetricsWriter
 from boxdepth.trainer.engine.signals import StopFlag, StoppedError
 from boxdepth.trainer.engine.update import Learner, learn_step
-
-PREDICTIONS = "predictions.json"
-"""Written by an evaluation; a run that was killed before it is evaluated when it is resumed."""
 
 Scores = dict[str, Any]
 """An evaluation's numbers: {"segm": {"ap": ...}, "bbox": {...}}."""
@@ -64,6 +64,8 @@ class Run:
     loader: BatchLoader
     evaluate: Callable[[nn.Module], Scores | None]
     """Predicts on the val store, and scores if it can."""
+    evaluates: str = ""
+    """Digest of what ``evaluate`` looks at and how: other scores can't be compared with its."""
     batch_size: int
     intervals: Intervals
     about: Mapping[str, Any]
@@ -110,9 +112,12 @@ def run_loop(
         DiskFullError: no room for a checkpoint; the earlier ones are whole.
     """
     began = time.monotonic() - progress.seconds
-    with Reporter(run, progress, listener) as reporter:
-        if progress.step >= stop_at and not (run.folder / PREDICTIONS).exists():
-            _evaluate(run, progress, reporter, listener)
+    owed = run.world.is_main and _evaluation_is_owed(run, progress, stop_at)
+    with Reporter(run, progress, listener, without_scores=owed) as reporter:
+        if progress.step and (
+            progress.step >= stop_at or _due(progress.step, run.intervals.evaluate)
+        ):
+            _evaluate(run, progress, reporter, listener, wanted=owed)
         for passes in run.loader.steps(progress.step, stop_at):
             reporter.add(learn_step(run.learner, progress.step, passes, guard=progress.guard))
             progress.step += 1
@@ -168,10 +173,15 @@ def restore(learner: Learner, checkpoint: Checkpoint) -> Progress:
 class Reporter:
     """Means of the numbers between two reports, gathered without waiting for the device."""
 
-    def __init__(self, run: Run, progress: Progress, listener: Listener) -> None:
+    def __init__(
+        self, run: Run, progress: Progress, listener: Listener, *, without_scores: bool = False
+    ) -> None:
         self._run, self._listener = run, listener
-        main = run.world.is_main
-        self._out = MetricsWriter(run.folder, start=progress.step) if main else None
+        self._out = None
+        if run.world.is_main:
+            self._out = MetricsWriter(
+                run.folder, start=progress.step, without_scores=without_scores
+            )
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, Tensor] = {}
         self._from_step, self._since = progress.step, time.monotonic()
@@ -236,30 +246,61 @@ def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _evaluate(run: Run, progress: Progress, reporter: Reporter, listener: Listener) -> None:
+def _evaluation_is_owed(run: Run, progress: Progress, stop_at: int) -> bool:
+    """Whether a kill came between a checkpoint and the end of its evaluation.
+
+    An evaluation counts for the step it was made at, and for what it looked at. What it left is
+    taken over where it counts, and what lies in a future that is lost is forgotten.
+    """
+    forget_best(run.folder, after=progress.step)
+    done = read_evaluation(run.folder)
+    if done is not None and done.of != run.evaluates:
+        forget_best(run.folder)
+    if run.evaluates and not (run.folder / PREDICTIONS).is_file():
+        done = None
+    if done is not None and (done.step, done.of) == (progress.step, run.evaluates):
+        progress.scores = dict(done.scores) if done.scores is not None else None
+        return False
+    if progress.step < stop_at and not _due(progress.step, run.intervals.evaluate):
+        return False
+    progress.scores = None
+    return progress.step > 0
+
+
+def _evaluate(
+    run: Run, progress: Progress, reporter: Reporter, listener: Listener, *, wanted: bool = True
+) -> None:
     """Predict with the teacher if there is one, else with the student; remember the best."""
-    if run.world.is_main:
+    if run.world.is_main and wanted:
         learner = run.learner
         teaching = learner.teacher is not None and progress.step > learner.teacher_from
         scores = run.evaluate(learner.teacher if learner.teacher and teaching else learner.model)
         progress.scores = scores
         if scores is not None:
-            flat = {
-                f"val/{kind}_{name}": value
-                for kind, values in scores.items()
-                for name, value in values.items()
-                if isinstance(value, float)
-            }
-            reporter.write(progress.step, flat)
-            ap = scores.get("segm", {}).get("ap")
-            if ap is not None and _is_best(run.folder, ap):
-                name = step_folder(run.checkpoints, progress.step).name
-                write_atomically(run.folder / BEST, f"{name}\n{ap}\n".encode())
-                listener.on_note(f"step {progress.step}: segm AP {ap:.3f}, the best so far")
+            reporter.write(progress.step, _flat(scores))
+            _remember_the_best(run, progress, scores, listener)
+        write_evaluation(
+            run.folder, Evaluation(step=progress.step, of=run.evaluates, scores=scores)
+        )
     barrier()
     reporter.restart_clock()
 
 
-def _is_best(folder: Path, ap: float) -> bool:
-    pointer = folder / BEST
-    return not pointer.is_file() or float(pointer.read_text().split()[1]) < ap
+def _flat(scores: Scores) -> dict[str, float]:
+    return {
+        f"val/{kind}_{name}": value
+        for kind, values in scores.items()
+        for name, value in values.items()
+        if isinstance(value, float)
+    }
+
+
+def _remember_the_best(run: Run, progress: Progress, scores: Scores, listener: Listener) -> None:
+    """By mask AP; by box AP where the val store holds no mask."""
+    kind = "segm" if "segm" in scores else "bbox"
+    ap = scores.get(kind, {}).get("ap")
+    before = read_best(run.folder)
+    if ap is not None and (before is None or before.ap < ap):
+        name = step_folder(run.checkpoints, progress.step).name
+        write_best(run.folder, Best(name=name, ap=ap))
+        listener.on_note(f"step {progress.step}: {kind} AP {ap:.3f}, the best so far")

@@ -69,6 +69,27 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())
 
 
-def read_json(path: Path) -> Any:
-    """A JSON file, or None where there is none."""
-    return json.loads(path.read_text()) if path.is_file() else None
+class RunFileError(ValueError):
+    """A file of a run folder that somebody spoilt; exit code 2."""
+
+    exit_code = 2
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object, empty where there is no file.
+
+    Raises:
+        RunFileError: no JSON, or no object.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise RunFileError(
+            f"{path}: not readable as JSON ({error}); it was changed after the run wrote it: put "
+            "it back, or start a new run"
+        ) from error
+    if not isinstance(found, dict):
+        raise RunFileError(f"{path}: expected a JSON object, found {type(found).__name__}")
+    return found

@@ -45,17 +45,17 @@ def encode_rle(
 
 
 def to_coco_results(
-    instances: Instances, *, image_id: int, category_ids: Sequence[int]
+    instances: Instances, *, image_id: int, category_ids: Sequence[int | None]
 ) -> list[dict[str, Any]]:
     """Entries of a COCO results file: original category ids, boxes xywh, RLE masks.
 
     Args:
-        category_ids: original id of each label.
+        category_ids: original id of each label; None: instances of it are left out.
     """
     return [
         {
             "image_id": image_id,
-            "category_id": category_ids[label],
+            "category_id": category_id,
             "bbox": [x1, y1, x2 - x1, y2 - y1],
             "score": score,
             "segmentation": mask,
@@ -67,4 +67,5 @@ def to_coco_results(
             instances.masks,
             strict=True,
         )
+        if (category_id := category_ids[label]) is not None
     ]
