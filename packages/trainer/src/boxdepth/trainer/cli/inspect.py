@@ -154,8 +154,8 @@ def summary(
     evaluated = read_evaluation(run)
     if evaluated is not None and evaluated.step < rows[-1]["iteration"]:
         say(
-            f"  {PREDICTIONS} and {REPORT} are of iteration {evaluated.step}; `trainer fit --resume` "
-            "evaluates when it is due",
+            f"  {PREDICTIONS} and {REPORT} are of iteration {evaluated.step}; "
+            "`trainer fit --resume` evaluates when it is due",
             style="yellow",
         )
     emit(
