@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from boxdepth.trainer.engine.checkpoint import load_checkpoint
+from boxdepth.trainer.engine.checkpoint import load_checkpoint, save_checkpoint
 from boxdepth.trainer.engine.log import read_metrics
 
 
@@ -233,6 +233,26 @@ def test_a_damaged_checkpoint_is_named(fit, trainer) -> None:
     code, _, said = trainer("predict", "run", image_file(Path("a.jpg")), "--out", "p.json")
     assert code == 3
     assert "damaged" in said
+
+
+def test_spoilt_weights_are_refused_wherever_they_enter(fit) -> None:
+    assert fit("--out", "run", "--max-iterations", 1)[0] == 0
+    root = Path("run/checkpoints")
+    whole = load_checkpoint(next(root.glob("step-*")))
+    whole.model["controller.weight"][0, 0] = float("inf")
+    save_checkpoint(root, whole)
+    for arguments in (("run", "--resume"), ("b", "--fork", "run"), ("c", "--init", "run")):
+        code, _, said = fit("--out", *arguments)
+        assert code == 3
+        assert "controller.weight (9 of" in said or "controller.weight (1 of" in said
+
+
+def test_what_a_short_schedule_leaves_out_is_said_before_it_starts(fit) -> None:
+    short = ("--set", "schedule.steps=[4, 60]", "--set", "losses.warmup_iterations=5")
+    code, _, said = fit("--out", "run", "--dry-run", *short)
+    assert code == 0
+    assert "drops fewer times: 60 is beyond the last of 6 steps" in said
+    assert "the depth consistency reaches 20% of its weight" in said
 
 
 def test_init_takes_the_weights_of_another_run(fit) -> None:

@@ -248,6 +248,18 @@ def test_a_checkpoint_changed_by_hand_is_said_to_be(
     assert words in said
 
 
+def test_weights_that_are_not_finite_are_refused_by_name(trainer, tiny_checkpoint: Path) -> None:
+    picture("a.jpg")
+    whole = checkpoint.load_checkpoint(checkpoint.find_checkpoint(tiny_checkpoint))
+    name = next(name for name in whole.model if name.endswith("running_var"))
+    whole.model[name][0] = float("nan")
+    checkpoint.save_checkpoint(Path("spoilt/checkpoints"), whole)
+    code, _, said = trainer("predict", "spoilt", "a.jpg", "--out", "p.json")
+    assert code == 3
+    assert name in said
+    assert not Path("p.json").exists()
+
+
 def test_names_with_brackets_come_out_as_they_are(trainer, tiny_checkpoint: Path) -> None:
     Path("r [").mkdir()
     run = tiny_checkpoint.rename(Path("r [/x]"))

@@ -48,6 +48,7 @@ from boxdepth.trainer.engine.checkpoint import (
 )
 from boxdepth.trainer.inference import InferenceSpec, Picture, predict_pictures
 from boxdepth.trainer.model.condinst import CondInst
+from boxdepth.trainer.model.weight_files import check_finite
 from boxdepth.trainer.overlay import draw_overlay
 from boxdepth.trainer.predict import Instances, to_coco_results
 from boxdepth.trainer.resolve import ConfigError
@@ -448,6 +449,7 @@ def load_model(
     state = checkpoint.teacher if which == "teacher" else checkpoint.model
     if state is None:
         raise CheckpointError(f"{folder}: has no teacher; use --weights student")
+    check_finite(state, source=str(folder))
     try:
         config = RunConfig.model_validate(checkpoint.run["config"])
         categories = tuple(

@@ -23,6 +23,7 @@ from boxdepth.trainer.engine.checkpoint import (
     BEST,
     LATEST,
     MODEL,
+    TEACHER,
     Checkpoint,
     CheckpointError,
     find_checkpoint,
@@ -33,9 +34,10 @@ from boxdepth.trainer.engine.evaluations import EVALUATION, PREDICTIONS, REPORT
 from boxdepth.trainer.engine.loop import Progress, restore
 from boxdepth.trainer.engine.run_folder import RunExistsError, read_json, write_json
 from boxdepth.trainer.engine.update import Learner
-from boxdepth.trainer.model.weight_files import read_tensors
+from boxdepth.trainer.model.weight_files import check_finite, read_tensors
 from boxdepth.trainer.model.weights import CLASS_LAYERS, is_adelaidet, load_adelaidet
 from boxdepth.trainer.resolve import ConfigError, apply_overrides, choose_preset, load_config
+from boxdepth.trainer.schedule_notes import schedule_notes
 
 CONFIG, RUN = "config.json", "run.json"
 OURS = (CONFIG, RUN, LATEST, BEST, "metrics.jsonl", PREDICTIONS, REPORT, EVALUATION)
@@ -126,7 +128,7 @@ def plan_run(request: Request, known: Mapping[str, Callable[[], RunConfig]]) -> 
         train=train,
         val=val,
         val_category_ids=val_ids,
-        notes=tuple(notes),
+        notes=(*notes, *schedule_notes(config)),
         stop_at=min(
             request.max_iterations or config.schedule.iterations, config.schedule.iterations
         ),
@@ -310,6 +312,7 @@ def starting_point(plan: Plan, learner: Learner) -> Progress:
 
 def restored(learner: Learner, checkpoint: Checkpoint, folder: Path) -> Progress:
     """`restore`, with words for a training state that somebody changed by hand."""
+    check_weights(checkpoint, folder)
     try:
         return restore(learner, checkpoint)
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
@@ -327,6 +330,7 @@ def fork(learner: Learner, source: Path, classes: Sequence[Category]) -> Progres
     """
     newest = None if (source / MODEL).is_file() else load_newest(source / "checkpoints")
     folder, checkpoint = newest or (source, load_checkpoint(find_checkpoint(source)))
+    check_weights(checkpoint, folder)
     theirs = classes_of(checkpoint)
     if theirs is not None and not same_classes(theirs, classes):
         raise ConfigError(
@@ -363,6 +367,7 @@ def initialise(learner: Learner, source: Path, classes: Sequence[Category]) -> l
     else:
         checkpoint: Checkpoint = load_checkpoint(find_checkpoint(source))
         tensors, theirs = checkpoint.teacher or checkpoint.model, classes_of(checkpoint)
+    check_finite(tensors, source=str(source))
     state = model.state_dict()
     said = []
     if theirs is not None and not same_classes(theirs, classes):
@@ -415,6 +420,17 @@ def _class_words(
     if unused:
         said.append(f"{len(unused)} of its classes are not used: {listed(unused)}")
     return said
+
+
+def check_weights(checkpoint: Checkpoint, folder: Path) -> None:
+    """Refuse student and teacher with values that are not finite, by name.
+
+    Raises:
+        WeightsError: there are such.
+    """
+    check_finite(checkpoint.model, source=str(folder / MODEL))
+    if checkpoint.teacher is not None:
+        check_finite(checkpoint.teacher, source=str(folder / TEACHER))
 
 
 def classes_of(checkpoint: Checkpoint) -> tuple[Category, ...] | None:
