@@ -1,5 +1,7 @@
 """Inverse depth to integers and back."""
 
+from typing import NamedTuple
+
 import numpy as np
 from jaxtyping import Float32, UInt16
 
@@ -20,14 +22,26 @@ def is_informative(depth: Float32[np.ndarray, "rows columns"]) -> bool:
     )
 
 
-def quantise(
-    depth: Float32[np.ndarray, "rows columns"], *, bits: int
-) -> tuple[UInt16[np.ndarray, "rows columns"], np.float32, np.float32] | None:
+class Quantised(NamedTuple):
+    """One depth map as a store holds it: ``depth = q * scale + offset``."""
+
+    q: UInt16[np.ndarray, "rows columns"]
+    scale: np.float32
+    offset: np.float32
+
+    def range(self) -> list[float]:
+        """Smallest and largest depth."""
+        low, high = int(self.q.min()), int(self.q.max())
+        ends = (np.float32(v) * self.scale + self.offset for v in (low, high))
+        return [float(end) for end in ends]
+
+
+def quantise(depth: Float32[np.ndarray, "rows columns"], *, bits: int) -> Quantised | None:
     """Map the range of one depth map linearly to ``0 .. 2**bits - 1``.
 
     Returns:
-        The integers, and ``scale`` and ``offset`` with ``depth = q * scale + offset``; ``None``
-        for a map that holds no information (not finite, or constant).
+        The integers with scale and offset; ``None`` for a map that holds no information (not
+        finite, or constant).
     """
     if not is_informative(depth):
         return None
@@ -35,7 +49,7 @@ def quantise(
     levels = (1 << bits) - 1
     scale = np.float32((np.float64(high) - np.float64(low)) / levels)
     steps = np.rint((depth.astype(np.float64) - low) / np.float64(scale))
-    return np.clip(steps, 0, levels).astype(np.uint16), scale, low
+    return Quantised(np.clip(steps, 0, levels).astype(np.uint16), scale, low)
 
 
 def normalised_inverse_depth(

@@ -11,7 +11,14 @@ from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.storage import MemoryStore
 
-from boxdepth.depthgen.store.schema import ARRAYS, DEPTH_Q, IMAGE_DATA, ArraySchema, StoreAttributes
+from boxdepth.depthgen.store.schema import (
+    ARRAYS,
+    DEPTH_MEASURED,
+    DEPTH_Q,
+    IMAGE_DATA,
+    ArraySchema,
+    StoreAttributes,
+)
 
 IMAGE_CHUNK: Final = 256 * 1024
 """Bytes of one inner chunk of ``image/data``."""
@@ -64,14 +71,14 @@ def per_unit_layouts(attributes: StoreAttributes) -> tuple[ArrayLayout, ...]:
     """The arrays of which each unit writes its own object."""
     layouts = []
     for schema in ARRAYS:
-        if not schema.per_unit:
+        if not schema.per_unit or not schema.belongs_to(attributes):
             continue
         shape = shape_of(schema, attributes, nbytes=0)
         chunks: tuple[int, ...] = (attributes.unit, *shape[1:])
         shards: tuple[int, ...] | None = None
         if schema.name == IMAGE_DATA:
             chunks, shards = (IMAGE_CHUNK,), (attributes.image_capacity,)
-        elif schema.name == DEPTH_Q:
+        elif schema.name in (DEPTH_Q, DEPTH_MEASURED):
             chunks, shards = (1, *shape[1:]), chunks
         layouts.append(ArrayLayout(schema=schema, shape=shape, chunks=chunks, shards=shards))
     return tuple(layouts)

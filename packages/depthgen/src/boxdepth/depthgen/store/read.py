@@ -17,7 +17,14 @@ from boxdepth.depthgen.store.images import decode_image
 from boxdepth.depthgen.store.layout import IMAGE_CHUNK, decode_arrays, shape_of
 from boxdepth.depthgen.store.location import Location, locate
 from boxdepth.depthgen.store.manifest import Manifest, describe, object_problems, read_manifest
-from boxdepth.depthgen.store.schema import ARRAYS, DEPTH_Q, IMAGE_DATA, ArraySchema, StoreAttributes
+from boxdepth.depthgen.store.schema import (
+    ARRAYS,
+    DEPTH_MEASURED,
+    DEPTH_Q,
+    IMAGE_DATA,
+    ArraySchema,
+    StoreAttributes,
+)
 from boxdepth.depthgen.store.shards import EMPTY, decode_blosc, read_shard_index, strip_crc32c
 
 _MAX_TEXT_BYTES = 1 << 31
@@ -161,16 +168,35 @@ class Store:
         row, info = int(self._rows[i]), self.attributes.depth
         if not self.depth_valid[i]:
             return np.zeros(info.grid, dtype=np.uint16)
-        where = self._where(i, DEPTH_Q)
+        raw = self._map(i, DEPTH_Q, row, nbytes=2 * info.grid[0] * info.grid[1])
+        return np.frombuffer(raw, dtype="<u2").reshape(info.grid)
+
+    def depth_scale(self, i: int) -> tuple[np.float32, np.float32]:
+        """``scale`` and ``offset`` of image ``i``: ``depth = q * scale + offset``; NaN without
+        depth."""
+        row = int(self._rows[i])
+        return self._arrays["depth/scale"][row], self._arrays["depth/offset"][row]
+
+    def depth_measured(self, i: int) -> Bool[np.ndarray, "rows columns"]:
+        """Where the depth of image ``i`` was measured; False in the holes of a sensor.
+
+        All True for predicted depth, all False where ``depth_valid[i]`` is False.
+        """
+        row, info = int(self._rows[i]), self.attributes.depth
+        if not info.holes or not self.depth_valid[i]:
+            return np.full(info.grid, bool(self.depth_valid[i]))
+        raw = self._map(i, DEPTH_MEASURED, row, nbytes=info.grid[0] * info.grid[1])
+        return np.frombuffer(raw, dtype=np.uint8).reshape(info.grid).astype(bool)
+
+    def _map(self, i: int, array: str, row: int, *, nbytes: int) -> bytes:
+        """The bytes of one image's map in a sharded array."""
+        where = self._where(i, array)
         unit, inner = divmod(row, self.attributes.unit)
-        start, nbytes = (int(v) for v in self._index(DEPTH_Q, unit)[inner])
+        start, length = (int(v) for v in self._index(array, unit)[inner])
         if start == EMPTY:
             raise StoreError(f"{where}: the chunk is missing\n{CURE}")
-        chunk = self._location.read_range(self._shard(DEPTH_Q, unit), start=start, nbytes=nbytes)
-        raw = decode_blosc(
-            strip_crc32c(chunk, where=where), nbytes=2 * info.grid[0] * info.grid[1], where=where
-        )
-        return np.frombuffer(raw, dtype="<u2").reshape(info.grid)
+        chunk = self._location.read_range(self._shard(array, unit), start=start, nbytes=length)
+        return decode_blosc(strip_crc32c(chunk, where=where), nbytes=nbytes, where=where)
 
     def inverse_depth(self, i: int) -> Float32[np.ndarray, "rows columns"]:
         """Inverse depth of image ``i`` on the store's grid: 0..255 per image, larger = nearer.
@@ -201,7 +227,7 @@ class Store:
 
     @cached_property
     def _mask_arrays(self) -> tuple[UInt8[np.ndarray, " bytes"], Int64[np.ndarray, " n"]]:
-        loaded = _load(self._manifest, [array for array in ARRAYS if array.optional])
+        loaded = _load(self._manifest, [array for array in ARRAYS if array.optional == "masks"])
         return loaded["masks/counts"], loaded["masks/ptr"]
 
     def _box_slice(self, i: int) -> slice:
@@ -209,7 +235,7 @@ class Store:
         return slice(int(ptr[row]), int(ptr[row + 1]))
 
     def _shard(self, array: str, unit: int) -> str:
-        return f"{array}/c/{unit}" + ("/0/0" if array == DEPTH_Q else "")
+        return f"{array}/c/{unit}" + ("/0/0" if array != IMAGE_DATA else "")
 
     def _where(self, i: int, array: str) -> str:
         unit = int(self._rows[i]) // self.attributes.unit

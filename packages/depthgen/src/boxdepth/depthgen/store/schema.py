@@ -47,7 +47,7 @@ class ArraySchema:
             the array belongs to the dataset and is written once, before the first unit.
         fill: What stands where nothing was written.
         codec: ``none``; ``zstd`` (level 3) or ``blosc`` (zstd 3, bitshuffle), each with crc32c.
-        optional: True for the arrays of ``--with-masks``.
+        optional: What of the attributes says that the array is there; ``None``: always.
     """
 
     name: str
@@ -57,16 +57,22 @@ class ArraySchema:
     per_unit: bool = False
     fill: float = 0
     codec: Literal["none", "zstd", "blosc"] = "zstd"
-    optional: bool = False
+    optional: Literal["masks", "holes"] | None = None
 
     @property
     def whole(self) -> bool:
         """True if readers load it whole; the two large ones are read image by image."""
-        return self.name not in (IMAGE_DATA, DEPTH_Q)
+        return self.name not in (IMAGE_DATA, DEPTH_Q, DEPTH_MEASURED)
+
+    def belongs_to(self, attributes: "StoreAttributes") -> bool:
+        """True if a store of these attributes has the array."""
+        present = {"masks": attributes.masks, "holes": attributes.depth.holes}
+        return self.optional is None or present[self.optional]
 
 
 IMAGE_DATA: Final = "image/data"
 DEPTH_Q: Final = "depth/q"
+DEPTH_MEASURED: Final = "depth/measured"
 _NAN: Final = float("nan")
 
 
@@ -108,6 +114,12 @@ ARRAYS: Final = (
     _unit("depth/scale", "float32", "see `depth/q`; NaN where there is no depth", fill=_NAN),
     _unit("depth/offset", "float32", "see `depth/q`; NaN where there is no depth", fill=_NAN),
     _unit("depth/valid", "uint8", "0: there is no depth, or it is constant or not finite"),
+    _unit(
+        DEPTH_MEASURED, "uint8",
+        "1: measured; 0: a hole of the sensor, where `depth/q` has the nearest measured value "
+        "(only in stores of imported depth with holes: `depth.holes`)",
+        dims=("N", "rows", "columns"), codec="blosc", optional="holes",
+    ),
     _dataset("boxes/ptr", "int64", ("N + 1",), "boxes of image `i` are rows `ptr[i]:ptr[i + 1]`"),
     _dataset("boxes/xyxy", "float32", ("K", 4), "left, top, right, bottom in pixels"),
     _dataset("boxes/label", "int32", ("K",), "0-based class, in the order of `categories`"),
@@ -117,10 +129,11 @@ ARRAYS: Final = (
     _dataset(
         "masks/counts", "uint8", ("bytes",),
         "COCO's compressed run lengths, empty where a box has no mask (`--with-masks`)",
-        optional=True,
+        optional="masks",
     ),
     _dataset(
-        "masks/ptr", "int64", ("K + 1",), "where each mask begins (`--with-masks`)", optional=True
+        "masks/ptr", "int64", ("K + 1",), "where each mask begins (`--with-masks`)",
+        optional="masks",
     ),
 )  # fmt: skip
 """All arrays of schema 1. Row ``i`` is the same image in every array with N rows."""
@@ -160,6 +173,7 @@ class DepthInfo:
             centred at ((r + 0.5) / rows, (c + 0.5) / columns) of it.
         bits: Bits of the quantisation, at most 16.
         resize: How the model's output was brought to the grid.
+        holes: True if depth was measured and some cells were not: see ``depth/measured``.
     """
 
     kind: Kind = "inverse_relative"
@@ -167,6 +181,7 @@ class DepthInfo:
     grid: tuple[int, int] = (384, 384)
     bits: int = 16
     resize: str = "bilinear, half-pixel centres, antialiased"
+    holes: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,6 +242,9 @@ class StoreAttributes:
         image = {"encoding": "the original JPEG or PNG file", "exif_orientation": EXIF_POLICY}
         plain = {"schema": SCHEMA, "version": VERSION, "image": image} | asdict(self)
         body: dict[str, Any] = json.loads(canonical_json(plain))
+        if not self.depth.holes:
+            # Stores without it are as they were before there was such a thing, byte for byte.
+            del body["depth"]["holes"]
         return body | {"config_hash": sha256_hex(canonical_json(body))}
 
 

@@ -6,12 +6,13 @@ from typing import Any
 
 import google_crc32c
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Bool, Float32
 
-from boxdepth.depthgen.store.depth import quantise
+from boxdepth.depthgen.store.depth import Quantised, quantise
 from boxdepth.depthgen.store.errors import DataError
 from boxdepth.depthgen.store.schema import (
     ARRAYS,
+    DEPTH_MEASURED,
     DEPTH_Q,
     IMAGE_DATA,
     ArraySchema,
@@ -26,13 +27,15 @@ class UnitRows:
 
     Attributes:
         images: Bytes of every image file; ``None`` for an image that is skipped.
-        depth: Depth on the store's grid; ``None`` where there is none.
+        depth: Depth on the store's grid, or as another store has it; ``None`` where there is none.
+        measured: Where depth was measured, one map an image, for stores with holes.
         skipped: Reasons, by image id.
         remarks: What else the record should remember (JSON).
     """
 
     images: Sequence[bytes | None]
-    depth: Sequence[Float32[np.ndarray, "rows columns"] | None]
+    depth: Sequence[Float32[np.ndarray, "rows columns"] | Quantised | None]
+    measured: Sequence[Bool[np.ndarray, "rows columns"] | None] | None = None
     skipped: Mapping[int, str] = field(default_factory=dict)
     remarks: Mapping[str, Any] = field(default_factory=dict)
 
@@ -48,7 +51,7 @@ def unit_values(
     values = {
         array.name: np.full(_unit_shape(array, attributes, len(members)), array.fill, array.dtype)
         for array in ARRAYS
-        if array.per_unit
+        if array.per_unit and array.belongs_to(attributes)
     }
     statistics: list[list[float] | None] = []
     position = 0
@@ -64,17 +67,27 @@ def unit_values(
         values["image/nbytes"][row] = len(data)
         values["image/crc32c"][row] = google_crc32c.value(data)
         position += len(data)
-        quantised = None if depth is None else quantise(depth, bits=attributes.depth.bits)
         statistics.append(None)
-        if depth is not None and quantised is not None:
-            q, values["depth/scale"][row], values["depth/offset"][row] = quantised
-            values[DEPTH_Q][row] = q
+        if isinstance(depth, np.ndarray):
+            quantised = quantise(depth, bits=attributes.depth.bits)
+            statistics[row] = (
+                None if quantised is None else [float(depth.min()), float(depth.max())]
+            )
+        else:
+            quantised = depth
+            statistics[row] = None if quantised is None else quantised.range()
+        if quantised is not None:
+            values[DEPTH_Q][row] = quantised.q
+            values["depth/scale"][row] = quantised.scale
+            values["depth/offset"][row] = quantised.offset
             values["depth/valid"][row] = 1
-            statistics[row] = [float(depth.min()), float(depth.max())]
+        if rows.measured is not None and attributes.depth.holes:
+            seen = rows.measured[row]
+            values[DEPTH_MEASURED][row] = quantised is not None if seen is None else seen
     return values, statistics
 
 
 def _unit_shape(array: ArraySchema, attributes: StoreAttributes, rows: int) -> tuple[int, ...]:
     if array.name == IMAGE_DATA:
         return (attributes.image_capacity,)
-    return (rows, *attributes.depth.grid) if array.name == DEPTH_Q else (rows,)
+    return (rows, *attributes.depth.grid) if "rows" in array.dims else (rows,)
