@@ -21,15 +21,9 @@ from rich.console import Console
 from rich.progress import track
 
 from boxdepth.depthgen.datasets.sample import Scene, render_scene, scene_seed
-from boxdepth.depthgen.datasets.sample.pairs import (
-    NO_PAIRS,
-    PairCounts,
-    box_share,
-    colour_pairs,
-    count_pairs,
-    depth_pairs,
-)
+from boxdepth.depthgen.datasets.sample.pairs import NO_PAIRS, PairCounts, box_share
 from boxdepth.depthgen.store import decode_image
+from scene_pairs import alike_in_colour, alike_in_depth, counted
 
 _console = Console(stderr=True)
 
@@ -78,7 +72,7 @@ def measure_photos(root: Path, side: int | None, limit: int | None) -> dict[str,
             content = (root / split / name).read_bytes()
             image = shortest_side(decode_image(content, expected_size=None, name=name), side)
             scale = np.array([image.shape[1] / record["width"], image.shape[0] / record["height"]])
-            trusted = colour_pairs(image)
+            trusted = alike_in_colour(image)
             masks = []
             for annotation in coco.imgToAnns[record["id"]]:
                 if annotation["iscrowd"]:
@@ -88,13 +82,13 @@ def measure_photos(root: Path, side: int | None, limit: int | None) -> dict[str,
                 mask = Image.fromarray(coco.annToMask(annotation) > 0)
                 masks.append(np.asarray(mask.resize(image.shape[1::-1])))
             if masks:
-                counts += count_pairs(trusted, np.stack(masks))
+                counts += counted(trusted, np.stack(masks))
     return {"colour_in_boxes": summary(shares), "colour": pair_summary(counts)}
 
 
 def scene_box_shares(scene: Scene) -> list[float]:
     """Shares of colour-similar pairs in the boxes of one scene."""
-    trusted = colour_pairs(scene.image)
+    trusted = alike_in_colour(scene.image)
     shares = []
     for mask in scene.masks:
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
@@ -113,11 +107,11 @@ def measure_scenes(
     for index in track(range(count), description="scenes", console=_console):
         scene = render_scene(scene_seed(seed, "val", index), size, camouflage=camouflage)
         shares += scene_box_shares(scene)
-        alike = colour_pairs(scene.image)
-        colour += count_pairs(alike, scene.masks)
-        ordinary += count_pairs(alike, scene.masks * ~scene.camouflaged[:, None, None])
-        camouflaged += count_pairs(alike, scene.masks * scene.camouflaged[:, None, None])
-        depth += count_pairs(depth_pairs(scene.inverse_depth), scene.masks)
+        alike = alike_in_colour(scene.image)
+        colour += counted(alike, scene.masks)
+        ordinary += counted(alike, scene.masks * ~scene.camouflaged[:, None, None])
+        camouflaged += counted(alike, scene.masks * scene.camouflaged[:, None, None])
+        depth += counted(alike_in_depth(scene.inverse_depth), scene.masks)
         instances += len(scene.labels)
         hidden += int(scene.camouflaged.sum())
     return {

@@ -27,7 +27,8 @@ from torch.utils.data import DataLoader, IterableDataset
 from transformers import DPTConfig, DPTForDepthEstimation, DPTImageProcessor
 
 from boxdepth.depthgen.datasets.sample import Scene, render_scene, scene_seed
-from boxdepth.depthgen.datasets.sample.pairs import NO_PAIRS, count_pairs, depth_pairs
+from boxdepth.depthgen.datasets.sample.pairs import NO_PAIRS
+from scene_pairs import alike_in_depth, counted
 
 SIDE = 128
 SCENE_SIZES = ((192, 256),) * 6 + ((256, 320), (224, 224))
@@ -275,7 +276,7 @@ def quality(
     for scene in scenes:
         predicted = fallback if model is None else predict(model, scene.image)
         errors.append(abs_rel(predicted, scene.inverse_depth))
-        counts += count_pairs(depth_pairs(predicted.astype(np.float32)), scene.masks)
+        counts += counted(alike_in_depth(predicted.astype(np.float32)), scene.masks)
     return {
         "abs_rel": round(float(np.mean(errors)), 4),
         "within": round(counts.within_share, 4),
@@ -292,7 +293,7 @@ def measured(model: DPTForDepthEstimation, count: int) -> dict[str, Any]:
     ]
     exact = NO_PAIRS
     for scene in scenes:
-        exact += count_pairs(depth_pairs(scene.inverse_depth), scene.masks)
+        exact += counted(alike_in_depth(scene.inverse_depth), scene.masks)
     fallback = mean_map(200, size)
     return {
         "scenes": count,

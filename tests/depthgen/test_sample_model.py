@@ -11,7 +11,9 @@ from transformers import DPTForDepthEstimation
 
 import boxdepth.depthgen
 from boxdepth.depthgen.datasets.sample import Scene, render_scene, scene_seed
-from boxdepth.depthgen.datasets.sample.pairs import NO_PAIRS, PairCounts, count_pairs, depth_pairs
+from boxdepth.depthgen.datasets.sample.pairs import NO_PAIRS, PairCounts
+
+from .conftest import scene_pairs
 
 FOLDER = Path(boxdepth.depthgen.__file__).parent / "weights" / "dpt-scenes-tiny"
 SIZE = (192, 256)
@@ -109,6 +111,7 @@ def test_pairs_pass_within_shapes_more_often_than_across(
 ) -> None:
     counts: PairCounts = NO_PAIRS
     for scene in scenes:
-        counts += count_pairs(depth_pairs(_predicted(model, scene)), scene.masks)
+        alike = scene_pairs.alike_in_depth(_predicted(model, scene))
+        counts += scene_pairs.counted(alike, scene.masks)
     assert counts.across_share < 0.12
     assert counts.within_share > 1.4 * counts.across_share

@@ -4,14 +4,10 @@ import numpy as np
 import pytest
 
 from boxdepth.depthgen.datasets.sample import CLASSES, Scene, render_scene, scene_seed
-from boxdepth.depthgen.datasets.sample.pairs import (
-    NO_PAIRS,
-    box_share,
-    colour_pairs,
-    count_pairs,
-    depth_pairs,
-)
+from boxdepth.depthgen.datasets.sample.pairs import NO_PAIRS, box_share
 from boxdepth.depthgen.store.errors import ConfigError
+
+from .conftest import scene_pairs
 
 SIZE = (192, 256)
 
@@ -112,10 +108,10 @@ def test_camouflage_misleads_colour_and_not_depth(scenes: list[Scene]) -> None:
     """Across borders of camouflaged shapes colour pairs pass several times as often."""
     ordinary = camouflaged = depth = NO_PAIRS
     for scene in scenes:
-        alike, hidden = colour_pairs(scene.image), scene.camouflaged[:, None, None]
-        ordinary += count_pairs(alike, scene.masks & ~hidden)
-        camouflaged += count_pairs(alike, scene.masks & hidden)
-        depth += count_pairs(depth_pairs(scene.inverse_depth), scene.masks)
+        alike, hidden = scene_pairs.alike_in_colour(scene.image), scene.camouflaged[:, None, None]
+        ordinary += scene_pairs.counted(alike, scene.masks & ~hidden)
+        camouflaged += scene_pairs.counted(alike, scene.masks & hidden)
+        depth += scene_pairs.counted(scene_pairs.alike_in_depth(scene.inverse_depth), scene.masks)
     assert camouflaged.across_share > 5 * ordinary.across_share
     assert depth.within_share > 0.6
     assert depth.across_share < 0.05
@@ -125,7 +121,7 @@ def test_colours_are_as_alike_inside_boxes_as_in_photographs(scenes: list[Scene]
     """Photographs: mean 0.16, 10th to 90th percentile 0.01 to 0.41 (docs/sample-scenes.md)."""
     shares = []
     for scene in scenes:
-        alike = colour_pairs(scene.image)
+        alike = scene_pairs.alike_in_colour(scene.image)
         for mask in scene.masks:
             rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
             box = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)

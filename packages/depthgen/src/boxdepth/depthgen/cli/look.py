@@ -104,7 +104,10 @@ def preview(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace pictures.")] = False,
     json: Json = False,
 ) -> None:
-    """Draw image, boxes, depth and trusted pairs side by side, as PNG."""
+    """Draw image, boxes and depth side by side, as PNG.
+
+    The pairs that the losses trust are drawn by `trainer check-data STORE --preview DIR`.
+    """
     from boxdepth.depthgen.preview import choose_images, draw_preview
     from boxdepth.depthgen.store import ConfigError, open_store
 

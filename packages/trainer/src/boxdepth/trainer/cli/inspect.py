@@ -51,12 +51,17 @@ def schema() -> None:
 def check_data(
     store: Annotated[Path, typer.Argument(help="A store made by `depthgen run`.", parser=expanded)],
     deep: Annotated[bool, typer.Option("--deep", help="Decode every image, not a few.")] = False,
+    preview: Annotated[
+        Path | None, typer.Option(help="Folder for pictures of the pairs that the losses trust.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="How many pictures.")] = 8,
     as_json: AsJson = False,
 ) -> None:
     """Say what can be learnt from a store, and what would be left out and why."""
     opened = open_store(store)
     options = SampleOptions(short_sides=(800,), max_size=1333, flip=0.0, seed=0)
-    census = TrainingSet(opened, options).census
+    training_set = TrainingSet(opened, options)
+    census = training_set.census
     rows = (
         range(len(opened)) if deep else sorted({*range(0, len(opened), max(len(opened) // 8, 1))})
     )
@@ -74,11 +79,29 @@ def check_data(
         "problems": problems,
     }
     _show_data(result, opened)
+    if preview is not None:
+        result["pictures"] = _draw_pairs(training_set, preview, count=count)
     emit(result, as_json=as_json)
     if problems:
         raise DataError(
             f"{store}: {len(problems)} images can't be used:\n  " + "\n  ".join(problems)
         )
+
+
+def _draw_pairs(training_set: TrainingSet, folder: Path, *, count: int) -> list[str]:
+    """Pictures of samples spread evenly over the store; the paths."""
+    from boxdepth.trainer.pair_pictures import PairPicture
+
+    folder.mkdir(parents=True, exist_ok=True)
+    last = len(training_set) - 1
+    chosen = sorted({int(index) for index in np.linspace(0, last, min(count, last + 1))})
+    files = []
+    for index in chosen:
+        picture = PairPicture(training_set.load(index, epoch=0))
+        files.append(folder / f"{picture.sample.image_id}.png")
+        picture.draw().save(files[-1])
+    say(f"  {len(files)} pictures of trusted pairs in {folder}")
+    return [str(file) for file in files]
 
 
 def _per_category(opened: Any) -> dict[str, int]:

@@ -59,9 +59,10 @@ EXPECTED = {
     "depth_pairs": Range(
         low=0.05,
         high=0.97,
-        too_low="hardly a pair agrees in depth: noisy depth, or losses.pairs.depth_threshold "
-        "is too high",
-        too_high="nearly every pair agrees in depth: flat depth, or depth not in 0..255 units",
+        too_low="hardly a pair agrees in depth: images without usable depth (flat maps; "
+        "`depthgen info` counts them under depth_invalid), noisy depth, or "
+        "losses.pairs.depth_threshold is too high",
+        too_high="nearly every pair agrees in depth: depth without relief, or not in 0..255 units",
     ),
     "reliable_boxes": Range(
         low=0.05,

@@ -1,46 +1,16 @@
 """How much the pairs of neighbouring cells tell: the figures that the scenes are calibrated by.
 
-Cells are 4x4 pixels; each has eight neighbours two cells away (arXiv:2012.02310, Eq. 5;
-arXiv:2403.01214, Eq. 3). A pair counts as trusted when ``exp(-0.5 * difference)`` reaches a
-threshold.
+Which pairs are trusted is the trainer's to say (``boxdepth.trainer.affinity``): here they are
+counted, within instances and across their borders. Cells are 4x4 pixels.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import log
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int64, UInt8
+from jaxtyping import Bool, Int64
 
 CELL = 4
-NEIGHBOURS = ((-2, -2), (-2, 0), (-2, 2), (0, -2), (0, 2), (2, -2), (2, 0), (2, 2))
-COLOUR_THRESHOLD = 0.3
-DEPTH_THRESHOLD = 0.5
-
-_TO_XYZ = np.array(
-    [
-        [0.412453, 0.357580, 0.180423],
-        [0.212671, 0.715160, 0.072169],
-        [0.019334, 0.119193, 0.950227],
-    ]
-) / np.array([[0.95047], [1.0], [1.08883]])
-
-
-def lab(image: UInt8[np.ndarray, "h w 3"]) -> Float64[np.ndarray, "h w 3"]:
-    """CIE L*a*b* (D65, 2 degrees) of sRGB bytes; L in 0..100."""
-    value = image / 255.0
-    linear = np.where(value > 0.04045, ((value + 0.055) / 1.055) ** 2.4, value / 12.92)
-    xyz = linear @ _TO_XYZ.T
-    root = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
-    x, y, z = root[..., 0], root[..., 1], root[..., 2]
-    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
-
-
-def pooled(values: np.ndarray) -> Float64[np.ndarray, "hm wm c"]:
-    """Means of 4x4 cells of [h w c]; rows and columns that fill no cell are left out."""
-    height, width = (side // CELL for side in values.shape[:2])
-    cut = values[: height * CELL, : width * CELL].astype(np.float64)
-    means: np.ndarray = cut.reshape(height, CELL, width, CELL, -1).mean(axis=(1, 3))
-    return means
 
 
 def _shifted(values: np.ndarray, dy: int, dx: int, fill: float) -> np.ndarray:
@@ -54,31 +24,6 @@ def _shifted(values: np.ndarray, dy: int, dx: int, fill: float) -> np.ndarray:
     rows, columns = slice(max(dy, 0), height + min(dy, 0)), slice(max(dx, 0), width + min(dx, 0))
     moved[to_rows, to_columns] = values[rows, columns]
     return moved
-
-
-def differences(values: Float64[np.ndarray, "hm wm c"]) -> Float64[np.ndarray, "8 hm wm"]:
-    """Euclidean distance of each cell to each neighbour; infinite beyond the edge."""
-    gaps = []
-    for dy, dx in NEIGHBOURS:
-        moved = _shifted(values, dy, dx, np.inf)
-        with np.errstate(invalid="ignore"):
-            gaps.append(np.sqrt(np.square(moved - values).sum(axis=-1)))
-    return np.stack(gaps)
-
-
-def colour_pairs(image: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "8 hm wm"]:
-    """Pairs alike in colour: LAB of the pooled image, similarity at least 0.3."""
-    cells = lab(pooled(image).astype(np.uint8))
-    return differences(cells) <= -2 * log(COLOUR_THRESHOLD)
-
-
-def depth_pairs(
-    inverse_depth: Float32[np.ndarray, "h w"], threshold: float = DEPTH_THRESHOLD
-) -> Bool[np.ndarray, "8 hm wm"]:
-    """Pairs alike in depth: per-image min-max inverse depth in 0..255, similarity at least 0.5."""
-    low, high = float(inverse_depth.min()), float(inverse_depth.max())
-    units = (inverse_depth - low) * (255.0 / max(high - low, 1e-12))
-    return differences(pooled(units[..., None])) <= -2 * log(threshold)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,17 +65,21 @@ NO_PAIRS = PairCounts(within=0, within_trusted=0, across=0, across_trusted=0)
 
 
 def count_pairs(
-    trusted: Bool[np.ndarray, "8 hm wm"], masks: Bool[np.ndarray, "n h w"]
+    trusted: Bool[np.ndarray, "k hm wm"],
+    masks: Bool[np.ndarray, "n h w"],
+    *,
+    offsets: Sequence[tuple[int, int]],
 ) -> PairCounts:
     """Count trusted pairs within instances and across their borders.
 
     Args:
         trusted: Pairs that pass.
+        offsets: (rows down, columns to the right) from a cell to each of its k neighbours.
         masks: Disjoint instances at image size; cell (i, j) is what pixel (4i+2, 4j+2) is.
     """
     owner = cell_owner(masks)[: trusted.shape[1], : trusted.shape[2]]
     counts = NO_PAIRS
-    for passed, (dy, dx) in zip(trusted, NEIGHBOURS, strict=True):
+    for passed, (dy, dx) in zip(trusted, offsets, strict=True):
         other = _shifted(owner, dy, dx, -2)
         centre = (owner >= 0) & (other != -2)
         within, across = centre & (other == owner), centre & (other != owner)
@@ -152,7 +101,7 @@ def cell_owner(masks: Bool[np.ndarray, "n h w"]) -> Int64[np.ndarray, "hm wm"]:
 
 
 def box_share(
-    trusted: Bool[np.ndarray, "8 hm wm"], box_xyxy: tuple[float, float, float, float]
+    trusted: Bool[np.ndarray, "k hm wm"], box_xyxy: tuple[float, float, float, float]
 ) -> float:
     """Share of the pairs with the centre in a box that pass; NaN for a box without a cell.
 
