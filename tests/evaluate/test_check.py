@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from boxdepth.evaluate import evaluate_coco
-from boxdepth.evaluate.check import check_results
+from boxdepth.evaluate.check import check
 from boxdepth.evaluate.results import rle
 
 Spoil = Callable[[dict, dict], Any]
@@ -50,7 +50,6 @@ def index_of(truth: dict, category_id: int) -> int:
 
 
 MISTAKES: dict[str, tuple[Spoil, str]] = {
-    "strings": (lambda t, r: r.update(image_id=str(r["image_id"])), "are strings"),
     "file names": (lambda t, r: r.update(image_id=name_of(t, r["image_id"])), "file names"),
     "numbers in file names": (lambda t, r: r.update(image_id=1000 + r["image_id"]), "file names"),
     "image order": (
@@ -95,7 +94,7 @@ def test_a_mistake_is_named_and_cured(mistake: str, good_set: tuple) -> None:
     spoil, words = MISTAKES[mistake]
     for record in results:
         spoil(truth, record)
-    report = check_results(results, truth)
+    report = check(results, truth)
     assert not report.is_sound
     assert words in report.findings[0].problem
     after = report.findings[-1].ap_after
@@ -108,14 +107,14 @@ def test_two_mistakes_at_once_are_both_found(good_set: tuple) -> None:
     for record in results:
         record.update(category_id=index_of(truth, record["category_id"]), bbox=corners(record))
         del record["segmentation"]
-    report = check_results(results, truth)
+    report = check(results, truth)
     assert len(report.findings) == 2
     assert report.findings[-1].ap_after == {"bbox": pytest.approx(1.0)}
 
 
 def test_sound_results_are_left_alone(good_set: tuple) -> None:
     truth, results = copy.deepcopy(good_set)
-    report = check_results(results, truth)
+    report = check(results, truth)
     assert report.is_sound
     assert report.ap["segm"] == evaluate_coco(results, truth).segm.ap
 
@@ -123,7 +122,7 @@ def test_sound_results_are_left_alone(good_set: tuple) -> None:
 def test_results_that_stand_twice_are_found(good_set: tuple) -> None:
     truth, results = copy.deepcopy(good_set)
     noise = [{**r, "category_id": truth["categories"][0]["id"]} for r in results]
-    report = check_results([*results, *noise, *results, *noise], truth)
+    report = check([*results, *noise, *results, *noise], truth)
     assert any("several times" in finding.problem for finding in report.findings)
 
 
@@ -131,7 +130,7 @@ def test_wrong_classes_in_right_places_show_in_class_agnostic_ap(good_set: tuple
     truth, results = copy.deepcopy(good_set)
     for record in results:
         record["category_id"] = truth["categories"][0]["id"]
-    report = check_results(results, truth)
+    report = check(results, truth)
     assert report.class_agnostic_ap == pytest.approx(1.0)
     assert report.ap["bbox"] < 0.6
 
@@ -139,7 +138,7 @@ def test_wrong_classes_in_right_places_show_in_class_agnostic_ap(good_set: tuple
 def test_partial_results_get_an_ap_of_their_own_images(good_set: tuple) -> None:
     truth, results = copy.deepcopy(good_set)
     kept = results[0]["image_id"]
-    report = check_results([r for r in results if r["image_id"] == kept], truth)
+    report = check([r for r in results if r["image_id"] == kept], truth)
     assert any("over the 1 images that have results: 100.0%" in note for note in report.notes)
 
 
@@ -150,7 +149,7 @@ def test_a_whole_coco_document_can_stand_for_results(good_set: tuple) -> None:
         "categories": [{"id": k, "name": name} for k, name in shuffled.values()],
         "annotations": [{**r, "category_id": shuffled[r["category_id"]][0]} for r in results],
     }
-    from boxdepth.evaluate.check.checking import _with_names
+    from boxdepth.evaluate.check.case import with_names
 
-    report = check_results(_with_names(document), truth)
+    report = check(with_names(document), truth)
     assert report.findings[-1].ap_after["bbox"] == pytest.approx(1.0)

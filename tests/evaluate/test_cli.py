@@ -51,7 +51,7 @@ def test_ap_prints_one_json_object_and_words_elsewhere(evaluate, files) -> None:
     assert out.count("\n") == 1
     assert report["protocol"] == "coco"
     assert 0 <= report["segm"]["ap"] <= 1
-    assert "COCO protocol, fast backend" in err
+    assert "COCO protocol, hotcoco " in err
 
 
 def test_without_json_stdout_is_empty(evaluate, files) -> None:
@@ -139,11 +139,11 @@ def test_check_ends_with_3_when_something_is_to_mend(evaluate, files) -> None:
     code, out, _ = evaluate("check", *named(files), "--json")
     assert (code, json.loads(out)["sound"]) == (0, True)
     results = json.loads(Path(files[0]).read_text())
-    Path(files[0]).write_text(json.dumps([{**r, "image_id": str(r["image_id"])} for r in results]))
+    Path(files[0]).write_text(json.dumps([{**r, "image_id": r["image_id"] + 1} for r in results]))
     code, out, err = evaluate("check", *named(files), "--json")
     assert code == 3
     assert json.loads(out)["findings"][0]["ap_after"]["segm"] > 0
-    assert "Likely mistake: image or category ids are strings" in err
+    assert "Likely mistake: image ids are one too large" in err
 
 
 def test_compare_gates_on_a_file_that_is_worse(evaluate, files, tmp_path) -> None:

@@ -13,9 +13,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from boxdepth.evaluate import CocoReport, DataError, evaluate_coco
-from boxdepth.evaluate.coco_ap import evaluate_tables
 from boxdepth.evaluate.results import read_annotations, read_predictions
-from boxdepth.evaluate.results.workers import Workers
 
 SETS, SHUFFLES = 200, 100
 BLOCKS = 10
@@ -75,19 +73,6 @@ def test_nothing_depends_on_the_order_of_results_images_and_annotations(
         for items in (results, truth["images"], truth["annotations"], truth["categories"]):
             rng.shuffle(items)
         assert evaluate_coco(results, truth).to_json() == whole
-
-
-def test_worker_processes_change_nothing(make_set: Callable[..., tuple], tmp_path: Path) -> None:
-    truth, results = make_set(3, images=40)
-    paths = tmp_path / "predictions.json", tmp_path / "annotations.json"
-    for path, document in zip(paths, (results, truth), strict=True):
-        path.write_text(json.dumps(document))
-    table = read_annotations(paths[1])
-    alone = evaluate_coco(*paths).to_json()
-    with Workers(2) as pool:
-        found = read_predictions(paths[0], table, workers=pool)
-        together = evaluate_tables(table, found, workers=pool).to_json()
-    assert together == alone
 
 
 def test_per_class_numbers_are_those_of_the_class_alone(small_set: tuple) -> None:
@@ -160,7 +145,8 @@ def test_json_has_the_keys_of_the_contract(small_set: tuple) -> None:
     truth, results = small_set
     report = evaluate_coco(results, truth).to_json()
     assert list(report) == [
-        "protocol", "backend", "segm", "bbox", "images", "predictions", "warnings",
+        "protocol", "backend", "backend_version", "version", "segm", "bbox", "images",
+        "predictions", "warnings",
     ]  # fmt: skip
     numbers = {"ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar_100", "per_class"}
     assert numbers <= report["segm"].keys()

@@ -9,7 +9,7 @@ import pytest
 
 from boxdepth.evaluate import UsageError, evaluate_coco
 from boxdepth.evaluate.coco_ap.matching import average_precisions, greedy, match
-from boxdepth.evaluate.compare import compare_results
+from boxdepth.evaluate.compare import compare
 from boxdepth.evaluate.error_kinds import KINDS, find_errors
 from boxdepth.evaluate.measures import calibrate, drawn_ece, drawn_f1, outcomes_of
 from boxdepth.evaluate.results import read_annotations, read_predictions
@@ -28,7 +28,7 @@ def files(make_set: Callable[..., tuple], tmp_path: Path) -> tuple[Path, Path, P
 @pytest.mark.parametrize("shape", ["segm", "bbox"])
 def test_ap_of_every_class_is_the_backends(shape: str, files: tuple[Path, Path, Path]) -> None:
     annotations, whole, part = files
-    first, second = compare_results([whole, part], annotations, iou_type=shape, draws=20)
+    first, second = compare([whole, part], annotations, iou_type=shape, draws=20).contenders
     for contender, path in ((first, whole), (second, part)):
         summary = getattr(evaluate_coco(path, annotations), shape)
         assert contender.ap.value == pytest.approx(summary.ap, abs=1e-9)
@@ -39,18 +39,18 @@ def test_ap_of_every_class_is_the_backends(shape: str, files: tuple[Path, Path, 
 
 def test_losing_results_is_worse_beyond_chance(files: tuple[Path, Path, Path]) -> None:
     annotations, whole, part = files
-    baseline, worse = compare_results([whole, part], annotations, draws=200)
+    baseline, worse = compare([whole, part], annotations, draws=200).contenders
     assert not baseline.is_worse
     assert worse.is_worse
     assert worse.p_worse > 0.95
-    better = compare_results([part, whole], annotations, draws=200)[1]
+    better = compare([part, whole], annotations, draws=200).contenders[1]
     assert not better.is_worse
     assert better.difference.value == pytest.approx(-worse.difference.value)
 
 
 def test_a_file_does_not_differ_from_itself(files: tuple[Path, Path, Path]) -> None:
     annotations, whole, _ = files
-    same = compare_results([whole, whole], annotations, draws=50)[1]
+    same = compare([whole, whole], annotations, draws=50).contenders[1]
     assert (same.difference.value, same.difference.low, same.difference.high) == (0.0, 0.0, 0.0)
     assert not same.is_worse
 
@@ -58,14 +58,15 @@ def test_a_file_does_not_differ_from_itself(files: tuple[Path, Path, Path]) -> N
 def test_equal_seeds_give_equal_intervals(files: tuple[Path, Path, Path]) -> None:
     annotations, whole, part = files
     one, two, other = (
-        compare_results([whole, part], annotations, draws=50, seed=seed)[1].ap for seed in (1, 1, 2)
+        compare([whole, part], annotations, draws=50, seed=seed).contenders[1].ap
+        for seed in (1, 1, 2)
     )
     assert one == two != other
 
 
 def test_one_file_cannot_be_compared(files: tuple[Path, Path, Path]) -> None:
     with pytest.raises(UsageError, match="two results files"):
-        compare_results([files[1]], files[0])
+        compare([files[1]], files[0])
 
 
 def test_a_detection_takes_the_best_free_object_and_crowds_last() -> None:

@@ -1,7 +1,6 @@
 """The guarded input layer: every fault is named with its record, and nothing is guessed."""
 
 import copy
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from boxdepth.evaluate.results import (
     read_predictions,
     rle,
 )
-from boxdepth.evaluate.results.json_document import parse, skeleton, split_array
 
 Edit = Callable[[dict], Any]
 TRUTH = {
@@ -93,7 +91,7 @@ def test_e2_no_results_score_zero_and_say_so() -> None:
     [
         (lambda r: r.update(image_id=3), "image_id 3 not in the annotations' images"),
         (lambda r: r.update(category_id=0), "category_id 0 not in the annotations' categories"),
-        (lambda r: r.update(image_id="1"), r"image_id is '1' \(a string: remove the quotes\)"),
+        (lambda r: r.update(image_id="one"), "image_id is 'one', expected a whole number"),
         (lambda r: r.update(category_id=1.5), "category_id is 1.5, expected a whole number"),
         (lambda r: r.pop("category_id"), "category_id is missing"),
     ],
@@ -104,14 +102,14 @@ def test_e3_unknown_ids_are_listed(edit: Edit, message: str) -> None:
         evaluate_coco(results_with(edit), TRUTH)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), "0.5", None, True])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "high", None, True, 10**400])
 def test_e4_a_score_that_is_no_finite_number_is_refused(value: object) -> None:
     with pytest.raises(DataError, match=r"score is .*, expected a finite number"):
         evaluate_coco(results_with(lambda r: r.update(score=value)), TRUTH)
 
 
 @pytest.mark.parametrize(
-    "box", [[1, 2, 3], [1, 2, float("nan"), 4], [1, 2, -3, 4], "box", [1, 2, 3, "4"], [1e12] * 4]
+    "box", [[1, 2, 3], [1, 2, float("nan"), 4], [1, 2, -3, 4], "box", [1, 2, 3, "4 px"], [1e12] * 4]
 )
 def test_e4_a_box_that_is_none_is_refused(box: object) -> None:
     with pytest.raises(DataError, match="bbox is"):
@@ -214,14 +212,11 @@ def test_e14_classes_without_annotations_are_said_to_cost_nothing() -> None:
         ("", "the file is empty"),
         ("hello", "starts with b'hello'"),
         ("[1, 2", "not valid JSON"),
-        ("[NaN]", "NaN"),
-        ("[Infinity]", "Infinity"),
-        ('{"a": 1, "a": 2}', "key 'a' stands twice"),
-        ('[{"x": {"b": [{"c": 1, "c": 1}]}}]', "key 'c' stands twice"),
-        ("[" * 100 + "]" * 100, "brackets nest 100 deep"),
+        ("[" * 100_000 + "]" * 100_000, "brackets nest hundreds deep"),
+        ('[{"image_id": ' + "[" * 5000, "brackets nest hundreds deep"),
         ("[1,]", "not valid JSON"),
     ],
-    ids=["empty", "text", "cut", "nan", "infinity", "twice", "twice-inside", "deep", "comma"],
+    ids=["empty", "text", "cut", "deep", "deep-inside", "comma"],
 )
 def test_json_that_would_be_misread_is_refused(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "file.json"
@@ -233,42 +228,10 @@ def test_json_that_would_be_misread_is_refused(text: str, message: str, tmp_path
 def test_limits_hold_before_memory_is_spent(tmp_path: Path) -> None:
     path = tmp_path / "file.json"
     path.write_text("[" + "[]," * 1000 + "[]]")
-    with pytest.raises(DataError, match=r"3,002? bytes|more than the limit of 100"):
+    with pytest.raises(DataError, match="more bytes than the limit of 100"):
         load_json(path, limits=JsonLimits(max_bytes=100))
     with pytest.raises(DataError, match="GiB of memory"):
         load_json(path, limits=JsonLimits(max_memory=1000))
-
-
-@pytest.mark.parametrize(
-    "text",
-    [r'{"a\"b": "}]", "c\\": [1, {"d": ":,\\\""}]}', '[{"a": "{[:,"}, "x:y"]', '{"\\\\": "\\""}'],
-)
-def test_the_skeleton_knows_strings_from_structure(text: str) -> None:
-    found = skeleton(text.encode())
-    value = json.loads(text)
-    keys = text_keys = 0
-    stack = [value]
-    while stack:
-        item = stack.pop()
-        text_keys += len(item) if isinstance(item, dict) else 0
-        stack.extend(
-            item.values() if isinstance(item, dict) else item if isinstance(item, list) else []
-        )
-    keys = found.keys
-    assert (keys, found.depth, found.complete) == (text_keys, 0, True)
-    assert parse(text.encode(), name="text") == value
-
-
-def test_a_large_list_comes_in_pieces_and_nothing_is_lost() -> None:
-    items = [
-        {"id": i, "text": "},{" * (i % 7), "nested": [{"a": [1, {"b": "},"}]}]} for i in range(999)
-    ]
-    text = json.dumps(items).encode()
-    pieces = list(split_array(text, name="list", piece=1000))
-    assert len(pieces) > 50
-    assert [item for piece in pieces for item in json.loads(piece.text)] == items
-    for piece in pieces[:-1]:
-        assert piece.found == skeleton(piece.text[:-1])
 
 
 # --- annotations and masks ------------------------------------------------------------------------
@@ -280,14 +243,13 @@ def test_a_large_list_comes_in_pieces_and_nothing_is_lost() -> None:
         (lambda d: d["images"][0].update(height=0), r"images\[0\]: height is 0"),
         (lambda d: d["images"][0].update(id=2), "image id 2: stands 2 times"),
         (lambda d: d["categories"][0].update(id=2), "category id 2: stands 2 times"),
-        (lambda d: d["categories"][0].update(name="dog"), "category name 'dog': stands twice"),
         (lambda d: d["annotations"][0].update(image_id=9), "image_id 9 is not in images"),
         (lambda d: d["annotations"][0].update(category_id=9), "category_id 9 is not in categories"),
         (lambda d: d["annotations"][0].update(iscrowd=2), "iscrowd is 2, expected 0 or 1"),
         (lambda d: d["annotations"][0].update(area=-1), "area is -1"),
         (lambda d: d["annotations"].append(5), r"annotations\[2\]: is 5, expected an object"),
         (lambda d: d.pop("images"), "images is missing, expected a list"),
-        (lambda d: d["images"][0].update(height=2**20, width=2**20), "more than .* pixels"),
+        (lambda d: d["images"][0].update(height=65_536), "height is 65536, .* 1 to 65535"),
     ],
 )
 def test_faulty_annotations_are_named(edit: Edit, message: str) -> None:
@@ -306,10 +268,13 @@ def test_faulty_annotations_are_named(edit: Edit, message: str) -> None:
         ([[-230, -150, 230, 150] * 99], "more than any outline"),
         ({"size": [40, 60], "counts": "zzz{}"}, "not COCO's compressed form"),
         ({"size": [40, 60], "counts": "5"}, "RLE runs sum to 5"),
-        ({"size": [40, 60], "counts": [2300, 200, -100]}, "expected run lengths of at least 0"),
+        (
+            {"size": [40, 60], "counts": [2300, 200, -100]},
+            r"RLE runs sum to 2400 \(smallest -100\)",
+        ),
         ({"size": [40, 60], "counts": [10, 10]}, "RLE runs sum to 20"),
         ({"size": [40, 60], "counts": None}, "RLE counts are None"),
-        ({"size": [40, 60], "counts": []}, "expected run lengths"),
+        ({"size": [40, 60], "counts": []}, "or run lengths of at least 0"),
         ({"size": [40, 60], "counts": "é"}, "RLE counts are"),
         ({"counts": "5"}, "mask size is None"),
         ("mask", "segmentation is 'mask'"),

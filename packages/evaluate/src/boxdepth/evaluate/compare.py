@@ -4,10 +4,11 @@ Images are drawn anew with replacement, the same draw for every results file, an
 again: what two files have in common (easy images, hard ones) cancels in the difference.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float64
@@ -24,7 +25,10 @@ from boxdepth.evaluate.results import (
     read_annotations,
     read_predictions,
 )
-from boxdepth.evaluate.results.workers import Workers
+from boxdepth.evaluate.results.inputs import AnnotationsInput, PredictionsInput, as_input
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Numbers per block of weights x detections: a few dozen megabytes.
 _BLOCK = 4_000_000
@@ -99,48 +103,135 @@ class Contender:
         }
 
 
-def compare_results(
-    files: Sequence[Path],
-    annotations: Path,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """What `compare` found.
+
+    Attributes:
+        contenders: one for each results file, the baseline first.
+        iou_type: what was compared.
+        draws, seed: of the bootstrap.
+        version: of boxdepth-evaluate, whose own matching was used.
+    """
+
+    contenders: tuple[Contender, ...]
+    iou_type: IouType
+    draws: int
+    seed: int
+    version: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As `evaluate compare --json` prints it."""
+        return {
+            "protocol": "coco",
+            "backend": "boxdepth",
+            "version": self.version,
+            "iou_type": self.iou_type,
+            "draws": self.draws,
+            "seed": self.seed,
+            "files": [contender.to_json() for contender in self.contenders],
+        }
+
+    def table(self) -> str:
+        """AP and differences in percent with 95 % intervals, as a Markdown table."""
+        rows = [("file", "AP", "AP50", "difference", "worse in"), ("---",) * 5]
+        for one in self.contenders:
+            worse = "-" if one.p_worse is None else f"{one.p_worse:.0%} of draws"
+            gap = shown(one.difference, signed=True) if one.difference else "baseline"
+            rows.append((one.name.replace("|", "\\|"), shown(one.ap), shown(one.ap50), gap, worse))
+        return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+    def figure(self) -> "Figure":
+        """AP of every file with its 95 % interval.
+
+        Raises:
+            ImportError: matplotlib, the extra `figures`, is not installed.
+        """
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(6, 1.2 + 0.4 * len(self.contenders)), layout="constrained")
+        axes = figure.add_subplot()
+        for place, one in enumerate(self.contenders):
+            if one.ap.value is not None and one.ap.low is not None and one.ap.high is not None:
+                axes.plot([100 * one.ap.low, 100 * one.ap.high], [place, place], color="0.6")
+                axes.plot(100 * one.ap.value, place, "o", color="#0072b2")
+        axes.set_yticks(range(len(self.contenders)), [one.name for one in self.contenders])
+        axes.invert_yaxis()
+        axes.set_xlabel(f"{self.iou_type} AP, percent, 95 % of draws")
+        return figure
+
+
+def shown(estimate: Estimate | None, *, signed: bool = False) -> str:
+    """A number in percent and its interval, a dash where undefined."""
+    if estimate is None or estimate.value is None or estimate.low is None or estimate.high is None:
+        return "-"
+    sign = "+" if signed else ""
+    low, high = 100 * estimate.low, 100 * estimate.high
+    return f"{100 * estimate.value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
+
+
+def compare(
+    results: Sequence[PredictionsInput] | Mapping[str, PredictionsInput],
+    annotations: AnnotationsInput,
     *,
     iou_type: IouType = "segm",
     draws: int = 1000,
     seed: int = 0,
-    workers: int = 1,
-) -> list[Contender]:
-    """Compare results files with the first of them.
+) -> Comparison:
+    """Compare results with the first of them.
 
     Args:
-        files: two or more COCO results files; the first is the baseline.
+        results: two or more of what `evaluate_coco` takes, the baseline first; a mapping names
+            them.
         annotations: COCO annotations for all of them.
         iou_type: what is compared.
         draws: bootstrap draws; the interval's ends are uncertain by a few percent at 1000.
         seed: of the draws, which are the same for every file.
-        workers: processes that read the files.
 
     Raises:
         DataError: names what is wrong with a file.
         UsageError: fewer than two files, or fewer than 20 draws.
     """
-    if len(files) < 2:
+    named = results if isinstance(results, Mapping) else _named(results)
+    if len(named) < 2:
         raise UsageError("compare needs two results files or more; the first is the baseline.")
     if draws < 20:
         raise UsageError(f"{draws} draws say nothing about an interval: pass at least 20.")
-    truth = read_annotations(annotations)
+    truth = read_annotations(as_input(annotations))
     images = len(truth.image_ids)
     if images < 2:
         raise DataError(f"{truth.source}: {images} image; a bootstrap needs several")
     weights = _draw(images, draws, seed)
     drawn: list[_Drawn] = []
-    with Workers(workers) as pool:
-        for file in files:
-            predictions = read_predictions(file, truth, workers=pool)
-            fault = cannot_compare(truth, predictions, iou_type)
-            if fault:
-                raise DataError(fault)
-            matches = match(truth, predictions, iou_type)
-            drawn.append(_Drawn.of(str(file), truth, predictions, matches, weights))
-    return [_contender(truth, one, drawn[0] if place else None) for place, one in enumerate(drawn)]
+    for name, one in named.items():
+        predictions = read_predictions(as_input(one), truth)
+        fault = cannot_compare(truth, predictions, iou_type)
+        if fault:
+            raise DataError(fault)
+        matches = match(truth, predictions, iou_type)
+        drawn.append(_Drawn.of(name, truth, predictions, matches, weights))
+    return Comparison(
+        contenders=tuple(
+            _contender(truth, one, drawn[0] if place else None) for place, one in enumerate(drawn)
+        ),
+        iou_type=iou_type,
+        draws=draws,
+        seed=seed,
+        version=version("boxdepth-evaluate"),
+    )
+
+
+def _named(results: Sequence[PredictionsInput]) -> dict[str, PredictionsInput]:
+    """Results by path, or by their place in the call."""
+    names = [
+        str(one) if isinstance(one, str | os.PathLike) else f"results {place}"
+        for place, one in enumerate(results, start=1)
+    ]
+    unique = [
+        name if names.count(name) == 1 else f"{name} ({place})"
+        for place, name in enumerate(names, start=1)
+    ]
+    return dict(zip(unique, results, strict=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

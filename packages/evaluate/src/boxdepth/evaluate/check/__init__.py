@@ -1,5 +1,6 @@
-"""`evaluate check`: why an AP is low or zero, in words."""
+"""`check`: why an AP is low or zero, in words."""
 
-from boxdepth.evaluate.check.checking import CheckReport, Finding, check_results
+from boxdepth.evaluate.check.checking import check
+from boxdepth.evaluate.check.report import CheckReport, Finding
 
-__all__ = ["CheckReport", "Finding", "check_results"]
+__all__ = ["CheckReport", "Finding", "check"]

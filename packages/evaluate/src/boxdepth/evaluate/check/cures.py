@@ -1,48 +1,25 @@
-"""What people get wrong in results files, each as a function that mends it on a copy.
+"""What people get wrong in ids and boxes, each as a function that mends it on a copy.
 
 A cure returns the mended records, or None where it makes no sense for them. Whether it was the
-right one is for the AP to say.
+right one is for the AP to say. The list of all cures stands in `catalogue`.
 """
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
 from pathlib import PurePath
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 
-from boxdepth.evaluate.results import GroundTruth, rle
-from boxdepth.evaluate.results.records import Record
+from boxdepth.evaluate.results import GroundTruth
+
+Record = dict[str, Any]
+Apply = Callable[[Sequence[Record], GroundTruth], list[Record] | None]
+# COCO's 80 classes keep the ids of the 91 that were planned.
+COCO_IDS = tuple(k for k in range(1, 91) if k not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
 
 _NAME_KEYS = ("category_name", "class_name", "label", "class", "name", "category")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cure:
-    """One likely mistake and its cure.
-
-    Attributes:
-        problem: what was got wrong, in words.
-        advice: how to mend it for good.
-        apply: mends a copy of the records, or gives None.
-    """
-
-    problem: str
-    advice: str
-    apply: Callable[[Sequence[Record], GroundTruth], list[Record] | None]
-
-
-def ids_as_numbers(records: Sequence[Record], truth: GroundTruth) -> list[Record] | None:
-    """Ids such as "42" and 42.0 become 42."""
-    return _changed(
-        records,
-        lambda record: {
-            key: number
-            for key in ("image_id", "category_id")
-            if (number := _as_number(record.get(key))) is not None
-        },
-    )
 
 
 def images_by_name(records: Sequence[Record], truth: GroundTruth) -> list[Record] | None:
@@ -53,37 +30,65 @@ def images_by_name(records: Sequence[Record], truth: GroundTruth) -> list[Record
         by_name.update({name: image_id, PurePath(name).name: image_id, stem: image_id})
         if stem.isdigit():
             by_name[int(stem)] = image_id
-    return _changed(records, lambda r: _replaced(r, "image_id", by_name.get(_hashable(r))))
+    return changed(records, lambda r: _replaced(r, "image_id", by_name.get(_hashable(r))))
 
 
-def images_by_order(records: Sequence[Record], truth: GroundTruth) -> list[Record] | None:
-    """Image ids that count from 0 through the annotations' images, in the order of their ids."""
-    values = [record.get("image_id") for record in records]
-    if not all(type(v) is int and 0 <= v < len(truth.image_ids) for v in values):
-        return None
-    ids = truth.image_ids.tolist()
-    return _changed(records, lambda r: _replaced(r, "image_id", ids[int(r["image_id"])]))
+def images_by_order(first: int) -> Apply:
+    """Image ids that count from `first` through the annotations' images, in the order of ids."""
+
+    def apply(records: Sequence[Record], truth: GroundTruth) -> list[Record] | None:
+        known = truth.image_ids.tolist()
+        ids = dict(enumerate(known, start=first))
+        return _mapped(records, "image_id", known, ids.get)
+
+    return apply
 
 
-def shift_categories(step: int) -> Callable[[Sequence[Record], GroundTruth], list[Record] | None]:
+def shift_images(step: int) -> Apply:
+    """Every image id moved by `step`."""
+
+    def apply(records: Sequence[Record], truth: GroundTruth) -> list[Record] | None:
+        known = set(truth.image_ids.tolist())
+        return _mapped(records, "image_id", known, lambda value: value + step)
+
+    return apply
+
+
+def shift_categories(step: int) -> Apply:
     """Every category id moved by `step`."""
 
     def apply(records: Sequence[Record], truth: GroundTruth) -> list[Record] | None:
-        return _mapped_categories(records, truth, lambda value: value + step)
+        known = set(truth.category_ids.tolist())
+        return _mapped(records, "category_id", known, lambda value: value + step)
 
     return apply
 
 
-def categories_by_order(
-    first: int,
-) -> Callable[[Sequence[Record], GroundTruth], list[Record] | None]:
-    """Category ids that count from `first` through the annotations' categories, gaps left out."""
+def categories_by_order(first: int, *, annotated: bool = False) -> Apply:
+    """Category ids that count from `first` through the annotations' categories, gaps left out.
+
+    With `annotated`, categories without an annotation are left out too (a root class).
+    """
 
     def apply(records: Sequence[Record], truth: GroundTruth) -> list[Record] | None:
-        ids = dict(enumerate(truth.category_ids.tolist(), start=first))
-        return _mapped_categories(records, truth, ids.get)
+        known = truth.category_ids
+        if annotated:
+            used = known[np.unique(truth.category_index)]
+            if len(used) == len(known):
+                return None
+            known = used
+        ids = dict(enumerate(known.tolist(), start=first))
+        return _mapped(records, "category_id", set(known.tolist()), ids.get)
 
     return apply
+
+
+def categories_from_coco(records: Sequence[Record], truth: GroundTruth) -> list[Record] | None:
+    """Ids of COCO's list with gaps (to 90) where the annotations number the 80 without."""
+    known = truth.category_ids.tolist()
+    if len(known) != len(COCO_IDS) or known == list(COCO_IDS):
+        return None
+    return _mapped(records, "category_id", set(known), dict(zip(COCO_IDS, known, strict=True)).get)
 
 
 def categories_by_name(records: Sequence[Record], truth: GroundTruth) -> list[Record] | None:
@@ -95,7 +100,7 @@ def categories_by_name(records: Sequence[Record], truth: GroundTruth) -> list[Re
         known = [by_name[_plain(n)] for n in names if isinstance(n, str) and _plain(n) in by_name]
         return _replaced(record, "category_id", known[0] if known else None)
 
-    return _changed(records, fields)
+    return changed(records, fields)
 
 
 def boxes_from_corners(records: Sequence[Record], truth: GroundTruth) -> list[Record] | None:
@@ -133,25 +138,6 @@ def boxes_from_yolo(records: Sequence[Record], truth: GroundTruth) -> list[Recor
     return None if scaled is None else boxes_from_centres(scaled, truth)
 
 
-def masks_resized(records: Sequence[Record], truth: GroundTruth) -> list[Record] | None:
-    """Masks of another size are stretched over the image (nearest pixel)."""
-    sizes = dict(zip(truth.image_ids.tolist(), truth.image_sizes.tolist(), strict=True))
-
-    def fields(record: Record) -> Record:
-        mask, size = record.get("segmentation"), sizes.get(record.get("image_id"))
-        if not isinstance(mask, dict) or size is None or mask.get("size") == size:
-            return {}
-        pixels = _decoded(mask)
-        if pixels is None:
-            return {}
-        rows = np.arange(size[0]) * pixels.shape[0] // size[0]
-        columns = np.arange(size[1]) * pixels.shape[1] // size[1]
-        counts = rle.encode(rle.from_mask(pixels[np.ix_(rows, columns)])).decode("ascii")
-        return {"segmentation": {"size": size, "counts": counts}}
-
-    return _changed(records, fields)
-
-
 def once_each(records: Sequence[Record], truth: GroundTruth) -> list[Record] | None:
     """Records that stand several times are kept once."""
     seen, kept = set(), []
@@ -163,102 +149,46 @@ def once_each(records: Sequence[Record], truth: GroundTruth) -> list[Record] | N
     return kept if len(kept) < len(records) else None
 
 
-CURES = (
-    Cure(
-        problem="image or category ids are strings or fractions, not whole numbers",
-        advice='write "image_id": 42, not "42"',
-        apply=ids_as_numbers,
-    ),
-    Cure(
-        problem="image ids are file names, not the annotations' ids",
-        advice="write the `id` of the annotations' images[]",
-        apply=images_by_name,
-    ),
-    Cure(
-        problem="image ids count 0, 1, 2, ... through the images",
-        advice="write the `id` of the annotations' images[], not the place in a list",
-        apply=images_by_order,
-    ),
-    Cure(
-        problem="category ids are one too small",
-        advice="add 1: the model counts from 0, the annotations from 1",
-        apply=shift_categories(1),
-    ),
-    Cure(
-        problem="category ids are one too large",
-        advice="subtract 1: is there a background class at 0?",
-        apply=shift_categories(-1),
-    ),
-    Cure(
-        problem="category ids count from 0 without gaps; the annotations' ids have gaps",
-        advice="map class k to the k-th smallest id of categories[] (COCO: 80 classes, ids to 90)",
-        apply=categories_by_order(0),
-    ),
-    Cure(
-        problem="category ids count from 1 without gaps; the annotations' ids have gaps",
-        advice="map class k to the k-th smallest id of categories[] (COCO: 80 classes, ids to 90)",
-        apply=categories_by_order(1),
-    ),
-    Cure(
-        problem="category ids mean other classes than in the annotations; the names agree",
-        advice="map category ids by name",
-        apply=categories_by_name,
-    ),
-    Cure(
-        problem="boxes are corners [x1, y1, x2, y2]",
-        advice="write [x, y, width, height]",
-        apply=boxes_from_corners,
-    ),
-    Cure(
-        problem="boxes are fractions of the image",
-        advice="multiply by the image's width and height",
-        apply=boxes_from_fractions,
-    ),
-    Cure(
-        problem="boxes are YOLO's: centre and size, in fractions of the image",
-        advice="multiply by the image's width and height, and write the upper left corner",
-        apply=boxes_from_yolo,
-    ),
-    Cure(
-        problem="boxes are centres and sizes [cx, cy, width, height]",
-        advice="write the upper left corner: [cx - width / 2, cy - height / 2, width, height]",
-        apply=boxes_from_centres,
-    ),
-    Cure(
-        problem="masks are not of their image's size",
-        advice="resize masks to the original image before encoding them",
-        apply=masks_resized,
-    ),
-    Cure(
-        problem="results stand several times in the file",
-        advice="write each once (was a file appended to, or a padded last batch kept?)",
-        apply=once_each,
-    ),
-)
+def no_crowds(records: Sequence[Record], truth: GroundTruth) -> list[Record] | None:
+    """Annotations that are crowd regions, every one of them, become single objects."""
+    if not all(record.get("iscrowd") in (1, "1", True, "true") for record in records):
+        return None
+    return changed(records, lambda record: {"iscrowd": 0})
 
 
-def _changed(records: Sequence[Record], fields: Callable[[Record], Record]) -> list[Record] | None:
-    changed = [fields(record) for record in records]
-    pairs = zip(records, changed, strict=True)
+def numbered_anew(records: Sequence[Record], truth: GroundTruth) -> list[Record] | None:
+    """Annotations get the ids 1, 2, 3, ... where some stood twice."""
+    ids = [repr(record.get("id")) for record in records]
+    if len(set(ids)) == len(ids):
+        return None
+    return [{**record, "id": number} for number, record in enumerate(records, start=1)]
+
+
+def changed(records: Sequence[Record], fields: Callable[[Record], Record]) -> list[Record] | None:
+    """The records with new values, or None if none differs."""
+    news = [fields(record) for record in records]
+    pairs = zip(records, news, strict=True)
     if not any(record.get(key) != new[key] for record, new in pairs for key in new):
         return None
-    return [{**record, **new} for record, new in zip(records, changed, strict=True)]
+    return [{**record, **new} for record, new in zip(records, news, strict=True)]
 
 
 def _replaced(record: Record, key: str, value: object) -> Record:
     return {} if value is None else {key: value}
 
 
-def _mapped_categories(
-    records: Sequence[Record], truth: GroundTruth, change: Callable[[int], int | None]
+def _mapped(
+    records: Sequence[Record],
+    key: str,
+    known: Collection[int],
+    change: Callable[[int], int | None],
 ) -> list[Record] | None:
-    column = [record.get("category_id") for record in records]
-    values = {value for value in column if type(value) is int}
+    """Ids changed, if every one of them then is a known one."""
+    values = {value for record in records if type(value := record.get(key)) is int}
     target = {value: change(value) for value in values}
-    known = set(truth.category_ids.tolist())
-    if not values or not set(target.values()) <= known:
+    if not values or not set(target.values()) <= set(known):
         return None
-    return _changed(records, lambda r: _replaced(r, "category_id", target.get(r["category_id"])))
+    return changed(records, lambda r: _replaced(r, key, target.get(r[key]) if key in r else None))
 
 
 def _with_boxes(records: Sequence[Record], boxes: Float64[np.ndarray, "n 4"]) -> list[Record]:
@@ -273,14 +203,6 @@ def _boxes(records: Sequence[Record]) -> Float64[np.ndarray, "n 4"] | None:
     return np.array(flat, dtype=np.float64).reshape(-1, 4)
 
 
-def _as_number(value: object) -> int | None:
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, str) and re.fullmatch(r"-?\d{1,15}", value.strip()):
-        return int(value)
-    return None
-
-
 def _hashable(record: Record) -> object:
     value = record.get("image_id")
     return value if isinstance(value, str | int) else None
@@ -288,20 +210,3 @@ def _hashable(record: Record) -> object:
 
 def _plain(name: str) -> str:
     return re.sub(r"[\s_-]+", " ", name.strip().lower())
-
-
-def _decoded(mask: Record) -> np.ndarray | None:
-    size, counts = mask.get("size"), mask.get("counts")
-    if not isinstance(size, list) or len(size) != 2 or not all(type(s) is int for s in size):
-        return None
-    pixels = size[0] * size[1]
-    if not isinstance(counts, str) or not counts.isascii() or not 0 < pixels <= rle.MAX_PIXELS:
-        return None
-    data = np.frombuffer(counts.encode("ascii"), dtype=np.uint8)
-    lengths = np.array([len(data)])
-    if not rle.well_formed(data, lengths)[0]:
-        return None
-    runs = rle.decode_strings(data, lengths)
-    if not rle.fills(runs, np.array([pixels]))[0]:
-        return None
-    return rle.to_mask(runs.lengths(0), size[0], size[1])

@@ -2,13 +2,18 @@
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.table import Table
+from rich.text import Text
 
-from boxdepth.evaluate.cityscapes_ap import CityscapesReport, evaluate_cityscapes
+from boxdepth.evaluate.cityscapes_ap import (
+    CityscapesReport,
+    evaluate_cityscapes,
+    evaluate_cityscapes_tables,
+)
 from boxdepth.evaluate.cli import options
 from boxdepth.evaluate.cli.app import app, console, emit, refuse_existing, say, warn, write_new
 from boxdepth.evaluate.cli.inputs import Inputs, find_inputs
@@ -16,14 +21,15 @@ from boxdepth.evaluate.cli.lvis import lvis_json, score_lvis, show_lvis
 from boxdepth.evaluate.cli.measures import check_names, show_measures, write_measures
 from boxdepth.evaluate.cli.options import Protocol
 from boxdepth.evaluate.coco_ap import (
-    CocoNumbers,
+    Backend,
     CocoReport,
     CocoSummary,
     IouType,
     evaluate_tables,
 )
-from boxdepth.evaluate.coco_ap.protocol import Backend
-from boxdepth.evaluate.measures import measure
+from boxdepth.evaluate.coco_ap.protocol import MAX_DETECTIONS
+from boxdepth.evaluate.coco_ap.report import COLUMNS, cells
+from boxdepth.evaluate.measures import DepthSign, measure
 from boxdepth.evaluate.results import (
     GateError,
     GroundTruth,
@@ -32,7 +38,6 @@ from boxdepth.evaluate.results import (
     read_annotations,
     read_predictions,
 )
-from boxdepth.evaluate.results.workers import Workers
 
 EXAMPLES = """
 Examples:
@@ -47,12 +52,30 @@ Examples:
 
   evaluate ap --run runs/coco_r50_1x --measures --confusion-matrix matrix.svg --per-image rows.csv
 
+  evaluate ap --predictions cells.json --annotations cells_truth.json --max-detections 1,100,1000
+
   evaluate ap --protocol lvis --predictions preds.json --annotations lvis_v1_val.json
 """
-COLUMNS = {
-    "AP": "ap", "AP50": "ap50", "AP75": "ap75", "APs": "ap_small", "APm": "ap_medium",
-    "APl": "ap_large", "AR100": "ar_100",
-}  # fmt: skip
+# Images that --cross-check scores twice.
+CROSS_CHECKED = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What `evaluate ap` was asked for, beside the files."""
+
+    shapes: tuple[IouType, ...]
+    backend: Backend
+    max_detections: tuple[int, ...]
+    cross_check: bool
+    per_class: bool
+    measured: bool
+    curves: Path | None
+    confusion: Path | None
+    rows: Path | None
+    depth: Path | None
+    depth_sign: DepthSign
+    overwrite: bool
 
 
 @app.command("ap", epilog=EXAMPLES)
@@ -60,118 +83,138 @@ def ap_command(
     run: options.Run = None,
     predictions: options.PredictionsFile = None,
     annotations: options.AnnotationsFile = None,
-    protocol: Annotated[Protocol, typer.Option(help="Whose rules.")] = Protocol.coco,
+    protocol: options.ProtocolName = Protocol.coco,
     gt_fine: options.GtFine = None,
-    iou_type: Annotated[
-        options.Shape, typer.Option(help="What COCO AP compares.")
-    ] = options.Shape.both,
-    backend: Annotated[
-        options.BackendName, typer.Option(help="They agree to 1e-9.")
-    ] = options.BackendName.fast,
-    per_class: Annotated[bool, typer.Option("--per-class", help="A row per class.")] = False,
-    curves: Annotated[
-        Path | None, typer.Option(help="Write COCO precision over recall here (JSON).")
-    ] = None,
-    with_measures: Annotated[
-        bool,
-        typer.Option(
-            "--measures", help="F1 and its threshold, confusion, calibration, pieces, slices."
-        ),
-    ] = False,
-    confusion: Annotated[
-        Path | None,
-        typer.Option("--confusion-matrix", help="Write it here: .svg (a picture), .csv or .json."),
-    ] = None,
-    rows: Annotated[
-        Path | None,
-        typer.Option("--per-image", help="A row per image (TP, FP, FN, AP50): .csv or .parquet."),
-    ] = None,
+    iou_type: options.Compared = options.Shape.both,
+    backend: options.CountedBy = options.BackendName.fast,
+    max_detections: options.MaxDetections = None,
+    cross_check: options.CrossCheckImages = False,
+    per_class: options.PerClass = False,
+    curves: options.Curves = None,
+    with_measures: options.WithMeasures = False,
+    confusion: options.Confusion = None,
+    rows: options.PerImage = None,
     depth: options.Depth = None,
     depth_sign: options.DepthMeaning = options.DepthSign.inverse,
-    workers: options.Workers = 0,
     as_json: options.AsJson = False,
     out: options.Out = None,
     overwrite: options.Overwrite = False,
-    fail_under: Annotated[
-        float | None, typer.Option(help="Exit 4 below this AP (of masks, else boxes), 0 to 1.")
-    ] = None,
+    fail_under: options.FailUnder = None,
 ) -> None:
     """Score predictions: COCO's numbers, official Cityscapes AP, both, or LVIS'."""
     for path in filter(None, (out, curves)):
         refuse_existing(path, overwrite=overwrite)
     check_names(confusion, rows, overwrite=overwrite)
-    measured = with_measures or any(path is not None for path in (confusion, rows, depth))
+    request = Request(
+        shapes=options.SHAPES[iou_type],
+        backend=backend.value,
+        max_detections=max_detections or MAX_DETECTIONS,
+        cross_check=cross_check,
+        per_class=per_class,
+        measured=with_measures or any(path is not None for path in (confusion, rows, depth)),
+        curves=curves,
+        confusion=confusion,
+        rows=rows,
+        depth=depth,
+        depth_sign=depth_sign.value,
+        overwrite=overwrite,
+    )
+    check_request(request, protocol, fail_under)
+    inputs = choose_inputs(run, predictions, annotations, protocol)
+    result, main_ap = score(inputs, protocol, gt_fine, request)
+    emit(result, as_json=as_json, out=out, overwrite=overwrite)
+    check_gate(main_ap, fail_under)
+
+
+def check_request(request: Request, protocol: Protocol, fail_under: float | None) -> None:
+    """Raise `UsageError` for options that do not go together."""
     if fail_under is not None and not 0 <= fail_under <= 1:
         raise UsageError(f"--fail-under is {fail_under:g}, expected a fraction from 0 to 1.")
-    if measured and protocol in (Protocol.cityscapes, Protocol.lvis):
+    if request.measured and protocol in (Protocol.cityscapes, Protocol.lvis):
         raise UsageError("measures follow COCO's matching: use --protocol coco or both with them.")
-    folder = predictions is not None and predictions.is_dir()
-    inputs = None if folder else find_inputs(run, predictions, annotations)
-    if inputs is None and protocol != Protocol.cityscapes:
-        raise UsageError(f"{predictions} is a folder: only --protocol cityscapes reads those.")
-    coco = cityscapes = None
-    result: dict[str, Any] = {}
-    if inputs is not None and protocol in (Protocol.coco, Protocol.both):
-        count = options.worker_count(workers, inputs.predictions)
-        truth, found, coco = score_coco(inputs, iou_type, backend=backend.value, workers=count)
-        show_coco(coco, per_class=per_class)
-        if curves is not None:
-            write_new(curves, json.dumps(curve_data(coco)), overwrite=overwrite)
-        if measured:
-            shape: IouType = "segm" if coco.segm or coco.boundary else "bbox"
-            measures = measure(
-                truth, found, iou_type=shape, depth=depth, depth_sign=depth_sign.value
-            )
-            show_measures(measures, per_class=per_class)
-            write_measures(measures, confusion, rows, overwrite=overwrite)
-            result["measures"] = measures.to_json()
-    if inputs is not None and protocol == Protocol.lvis:
-        reports, warnings = score_lvis(
-            inputs.predictions, inputs.annotations, options.SHAPES[iou_type]
+    if protocol in (Protocol.cityscapes, Protocol.lvis):
+        given = {
+            "--max-detections": request.max_detections != MAX_DETECTIONS,
+            "--cross-check": request.cross_check,
+            "--curves": request.curves is not None,
+        }
+        for name in (name for name, is_given in given.items() if is_given):
+            raise UsageError(f"{name} belongs to COCO's protocol: use --protocol coco with it.")
+
+
+def choose_inputs(
+    run: Path | None, predictions: Path | None, annotations: Path | None, protocol: Protocol
+) -> Inputs | Path:
+    """The files to score, or the folder of official results that Cityscapes' protocol reads."""
+    if predictions is None or not predictions.is_dir():
+        return find_inputs(run, predictions, annotations)
+    if protocol != Protocol.cityscapes:
+        raise UsageError(
+            f"{predictions} is a folder: only --protocol cityscapes reads those. "
+            "Name the JSON file in it."
         )
-        show_lvis(reports, warnings, per_class=per_class)
-        result = lvis_json(reports, warnings)
-        score = next(iter(reports.values())).numbers.ap
-    else:
-        if protocol != Protocol.coco:
-            cityscapes = score_cityscapes(inputs, predictions, gt_fine)
-            show_cityscapes(cityscapes)
-        result = {**combined(coco, cityscapes), **result}
-        score = main_score(coco, cityscapes)
-    emit(result, as_json=as_json, out=out, overwrite=overwrite)
-    if fail_under is not None:
-        check_gate(score, fail_under)
+    return predictions
 
 
-def score_coco(
-    inputs: Inputs, shape: options.Shape, *, backend: Backend, workers: int
-) -> tuple[GroundTruth, Predictions, CocoReport]:
-    """The files as checked tables, and their COCO numbers."""
-    shapes = options.SHAPES[shape]
-    with Workers(workers) as pool:
-        masks = shapes != ("bbox",)
-        truth = read_annotations(inputs.annotations, with_masks=masks)
-        found = read_predictions(inputs.predictions, truth, with_masks=masks, workers=pool)
-        report = evaluate_tables(truth, found, iou_types=shapes, backend=backend, workers=pool)
-    return truth, found, report
+def score(
+    inputs: Inputs | Path, protocol: Protocol, gt_fine: Path | None, request: Request
+) -> tuple[dict[str, Any], float | None]:
+    """The result as JSON and the AP that a gate is about; tables go to stderr."""
+    if isinstance(inputs, Path):
+        official = evaluate_cityscapes(inputs, gt_fine or default_gt_fine())
+        show_cityscapes(official)
+        return combined(None, official), official.ap
+    if protocol == Protocol.lvis:
+        reports, warnings = score_lvis(inputs.predictions, inputs.annotations, request.shapes)
+        show_lvis(reports, warnings, per_class=request.per_class)
+        return lvis_json(reports, warnings), next(iter(reports.values())).numbers.ap
+    coco = cityscapes = None
+    measures: dict[str, Any] = {}
+    with_masks = request.shapes != ("bbox",) or protocol != Protocol.coco
+    truth = read_annotations(inputs.annotations, with_masks=with_masks)
+    found = read_predictions(inputs.predictions, truth, with_masks=with_masks)
+    if protocol != Protocol.cityscapes:
+        coco = score_coco(truth, found, request)
+        measures = measure_and_write(truth, found, coco, request) if request.measured else {}
+    if protocol != Protocol.coco:
+        cityscapes = evaluate_cityscapes_tables(truth, found, gt_fine or default_gt_fine())
+        show_cityscapes(cityscapes)
+    return {**combined(coco, cityscapes), **measures}, main_score(coco, cityscapes)
+
+
+def score_coco(truth: GroundTruth, found: Predictions, request: Request) -> CocoReport:
+    """COCO's numbers, shown, and their curves, written where that was asked for."""
+    report = evaluate_tables(
+        truth,
+        found,
+        iou_types=request.shapes,
+        backend=request.backend,
+        max_detections=request.max_detections,
+        cross_check=CROSS_CHECKED if request.cross_check else 0,
+    )
+    show_coco(report, per_class=request.per_class)
+    if request.curves is not None:
+        text = json.dumps(curve_data(report))
+        write_new(request.curves, text, overwrite=request.overwrite)
+    return report
+
+
+def measure_and_write(
+    truth: GroundTruth, found: Predictions, report: CocoReport, request: Request
+) -> dict[str, Any]:
+    """What stands beside AP: shown, written where that was asked for, and as JSON."""
+    shape: IouType = "segm" if report.segm or report.boundary else "bbox"
+    measures = measure(
+        truth, found, iou_type=shape, depth=request.depth, depth_sign=request.depth_sign
+    )
+    show_measures(measures, per_class=request.per_class)
+    write_measures(measures, request.confusion, request.rows, overwrite=request.overwrite)
+    return {"measures": measures.to_json()}
 
 
 def curve_data(report: CocoReport) -> dict[str, Any]:
     """Precision over recall of each shape that was compared."""
-    shapes = {"segm": report.segm, "bbox": report.bbox, "boundary": report.boundary}
-    return {name: summary.precision_recall() for name, summary in shapes.items() if summary}
-
-
-def score_cityscapes(
-    inputs: Inputs | None, folder: Path | None, gt_fine: Path | None
-) -> CityscapesReport:
-    """Official AP of a results folder, or of COCO-style results."""
-    truth = gt_fine or default_gt_fine()
-    if inputs is not None:
-        return evaluate_cityscapes(inputs.predictions, truth, annotations=inputs.annotations)
-    if folder is None:
-        raise UsageError("--predictions names nothing to score.")
-    return evaluate_cityscapes(folder, truth)
+    return {name: summary.precision_recall() for name, summary in report.summaries.items()}
 
 
 def default_gt_fine() -> Path:
@@ -205,9 +248,9 @@ def main_score(coco: CocoReport | None, cityscapes: CityscapesReport | None) -> 
     return cityscapes.ap if cityscapes else None
 
 
-def check_gate(score: float | None, fail_under: float) -> None:
-    """Raise `GateError` if an AP is undefined or below the gate."""
-    if score is None or score < fail_under:
+def check_gate(score: float | None, fail_under: float | None) -> None:
+    """Raise `GateError` if there is a gate and an AP is undefined or below it."""
+    if fail_under is not None and (score is None or score < fail_under):
         seen = "undefined" if score is None else f"{score:.4f}"
         raise GateError(f"AP is {seen}, the gate is {fail_under:.4f}")
 
@@ -215,13 +258,16 @@ def check_gate(score: float | None, fail_under: float) -> None:
 def show_coco(report: CocoReport, *, per_class: bool) -> None:
     """The numbers as a table on stderr, and the warnings."""
     say(
-        f"COCO protocol, {report.backend} backend: {report.predictions} predictions, "
-        f"{report.images} images (in percent)"
+        f"COCO protocol, {report.backend} {report.backend_version}: {report.predictions} "
+        f"predictions, {report.images} images (in percent)"
     )
-    for shape in ("segm", "bbox", "boundary"):
-        summary: CocoSummary | None = getattr(report, shape)
-        if summary:
-            console.print(coco_table(shape, summary, per_class=per_class))
+    for shape, summary in report.summaries.items():
+        console.print(coco_table(shape, summary, per_class=per_class))
+    if report.cross_check:
+        say(
+            f"Cross-check: {report.cross_check.images} images scored by both backends differ by "
+            f"{report.cross_check.largest_difference:.1e} at most."
+        )
     warn(report.warnings)
 
 
@@ -241,17 +287,13 @@ def show_cityscapes(report: CityscapesReport) -> None:
 
 def coco_table(shape: str, summary: CocoSummary, *, per_class: bool) -> Table:
     """AP and its parts in percent; a dash where undefined."""
-    table = Table(shape, *COLUMNS, title_justify="left")
-    table.add_row("all", *_cells(summary))
+    table = Table(shape, *COLUMNS, *(f"AR{limit}" for limit in summary.ar), title_justify="left")
+    table.add_row("all", *cells(summary))
     for name, numbers in summary.per_class.items() if per_class else ():
-        table.add_row(name, *_cells(numbers))
+        table.add_row(Text(name), *cells(numbers))
     return table
 
 
 def percent(value: float | None) -> str:
     """A fraction in percent, or a dash."""
     return "-" if value is None else f"{100 * value:.1f}"
-
-
-def _cells(numbers: CocoNumbers) -> list[str]:
-    return [percent(getattr(numbers, key)) for key in COLUMNS.values()]

@@ -1,6 +1,6 @@
 """`evaluate check`: why an AP is zero."""
 
-from boxdepth.evaluate.check import CheckReport, check_results
+from boxdepth.evaluate.check import CheckReport, check
 from boxdepth.evaluate.cli import options
 from boxdepth.evaluate.cli.app import app, emit, say
 from boxdepth.evaluate.cli.inputs import find_inputs
@@ -27,7 +27,7 @@ def check_command(
     Ends with 3 if the file cannot be scored as it is, or a cure would raise its AP.
     """
     inputs = find_inputs(run, predictions, annotations)
-    report = check_results(inputs.predictions, inputs.annotations)
+    report = check(inputs.predictions, inputs.annotations)
     show_check(report)
     emit(report.to_json(), as_json=as_json, out=out, overwrite=overwrite)
     if not report.is_sound:
@@ -41,7 +41,8 @@ def show_check(report: CheckReport) -> None:
     else:
         say(f"As it is: {_aps(report.ap)} ({report.images} images).")
     for number, finding in enumerate(report.findings, start=1):
-        say(f"\n{number}. Likely mistake: {finding.problem}.")
+        kind = "Mended on reading" if finding.is_mended else "Likely mistake"
+        say(f"\n{number}. {kind}: {finding.problem}.")
         say(f"   Cure: {finding.advice}.")
         say(f"   After it: {_aps(finding.ap_after)}.")
     if report.class_agnostic_ap is not None:
@@ -55,4 +56,7 @@ def show_check(report: CheckReport) -> None:
 def _aps(values: object) -> str:
     items = dict(values) if values else {}  # type: ignore[call-overload]
     words = {"segm": "mask AP", "bbox": "box AP"}
-    return ", ".join(f"{words[k]} {v:.1%}" for k, v in items.items()) or "not scoreable yet"
+    return (
+        ", ".join(f"{words[k]} {v:.1%}" for k, v in items.items())
+        or "undefined, or not to be scored yet"
+    )

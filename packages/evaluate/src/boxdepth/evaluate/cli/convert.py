@@ -24,8 +24,8 @@ class Conversion(StrEnum):
 )
 def convert_command(
     conversion: Annotated[Conversion, typer.Argument(help="From what to what.")],
-    root: Annotated[Path, typer.Argument(help="gtFine/<split>.")],
-    out: Annotated[Path, typer.Argument(help="The COCO file to write.")],
+    root: Annotated[Path, typer.Argument(help="gtFine/<split>.", parser=options.user_path)],
+    out: Annotated[Path, typer.Argument(help="The COCO file to write.", parser=options.user_path)],
     overwrite: options.Overwrite = False,
     as_json: options.AsJson = False,
 ) -> None:

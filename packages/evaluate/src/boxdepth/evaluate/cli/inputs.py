@@ -12,9 +12,8 @@ RUNS = Path("runs")
 class Inputs:
     """Results and the annotations to score them with.
 
-    `predictions` is a JSON file, or a folder of official Cityscapes results.
-
     Attributes:
+        predictions: a JSON file, or a folder of official Cityscapes results.
         run: the run folder they were found in, None where both were named.
     """
 

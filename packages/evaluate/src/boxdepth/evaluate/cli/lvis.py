@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from rich.table import Table
+from rich.text import Text
 
 from boxdepth.evaluate.cli.app import console, say, warn
 from boxdepth.evaluate.coco_ap import IouType
@@ -68,6 +69,6 @@ def show_lvis(reports: dict[str, LvisReport], warnings: list[str], *, per_class:
         values = (getattr(report.numbers, key) for key in COLUMNS.values())
         table.add_row("all", *("-" if v is None else f"{100 * v:.1f}" for v in values))
         for name, (ap, ap50) in report.per_class.items() if per_class else ():
-            table.add_row(name, f"{100 * ap:.1f}", f"{100 * ap50:.1f}")
+            table.add_row(Text(name), f"{100 * ap:.1f}", f"{100 * ap50:.1f}")
         console.print(table)
     warn(warnings)

@@ -1,9 +1,9 @@
 """Options that several subcommands share."""
 
-import os
+import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -49,53 +49,89 @@ class BackendName(StrEnum):
     pycocotools = "pycocotools"
 
 
+def user_path(text: str) -> Path:
+    """A path as people type it: `~` is their home, also after an equals sign."""
+    return Path(text).expanduser()
+
+
+def limits(text: str) -> tuple[int, ...]:
+    """`1,10,100` as numbers."""
+    if not re.fullmatch(r" *[1-9]\d{0,8} *(, *[1-9]\d{0,8} *)*", text):
+        raise typer.BadParameter(f"{text!r}, expected whole numbers from 1, such as 1,10,100,500")
+    return tuple(sorted(set(map(int, text.split(",")))))
+
+
+def file_option(name: str, text: str, metavar: str = "FILE") -> Any:
+    """An option that names a file or folder."""
+    return typer.Option(name, help=text, parser=user_path, metavar=metavar)
+
+
 SHAPES: dict[Shape, tuple[IouType, ...]] = {
     Shape.segm: ("segm",),
     Shape.bbox: ("bbox",),
     Shape.both: ("segm", "bbox"),
     Shape.boundary: ("boundary",),
 }
-Run = Annotated[Path | None, typer.Option("--run", help="A run folder.")]
+Run = Annotated[Path | None, file_option("--run", "A run folder.", "FOLDER")]
 PredictionsFile = Annotated[
     Path | None,
-    typer.Option("--predictions", help="COCO results (JSON list), or a Cityscapes results folder."),
+    file_option(
+        "--predictions", "COCO results (JSON list; - is stdin), or a Cityscapes results folder."
+    ),
 ]
-AnnotationsFile = Annotated[
-    Path | None, typer.Option("--annotations", help="COCO annotations (JSON).")
-]
-Images = Annotated[Path | None, typer.Option("--images", help="Folder of the images.")]
+AnnotationsFile = Annotated[Path | None, file_option("--annotations", "COCO annotations (JSON).")]
+Images = Annotated[Path | None, file_option("--images", "Folder of the images.", "FOLDER")]
 GtFine = Annotated[
     Path | None,
-    typer.Option("--gt-fine", help="gtFine/<split>; default $CITYSCAPES_DATASET/gtFine/val."),
+    file_option("--gt-fine", "gtFine/<split>; default $CITYSCAPES_DATASET/gtFine/val.", "FOLDER"),
 ]
 Depth = Annotated[
     Path | None,
-    typer.Option("--depth", help="Depth maps, for slices by distance: folder of PNG / NPY, HDF5."),
+    file_option("--depth", "Depth maps, for slices by distance: folder of PNG / NPY, or HDF5."),
 ]
 DepthMeaning = Annotated[
     DepthSign, typer.Option("--depth-sign", help="Larger is nearer (inverse), or farther.")
 ]
+PerClass = Annotated[bool, typer.Option("--per-class", help="A row per class.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
-Out = Annotated[Path | None, typer.Option("--out", help="Also write that JSON here.")]
+Out = Annotated[Path | None, file_option("--out", "Also write that JSON here.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")]
-Workers = Annotated[
-    int, typer.Option("--workers", min=0, help="Processes; 0: as many as the file is worth.")
+ProtocolName = Annotated[Protocol, typer.Option("--protocol", help="Whose rules.")]
+Compared = Annotated[Shape, typer.Option("--iou-type", help="What COCO AP compares.")]
+CountedBy = Annotated[
+    BackendName, typer.Option("--backend", help="fast: hotcoco. They agree to 1e-12.")
 ]
-
-_WORTH_A_WORKER = 8 * 1024**2
-_MOST = 8
-
-
-def worker_count(wanted: int, *files: Path) -> int:
-    """`wanted`, or one process for every 8 MB of results, as far as there are cores."""
-    if wanted:
-        return wanted
-    size = sum(file.stat().st_size for file in files if file.is_file())
-    return max(1, min(size // _WORTH_A_WORKER, _MOST, _cores()))
-
-
-def _cores() -> int:
-    """Cores this process may use, as far as the system tells."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+MaxDetections = Annotated[
+    tuple[int, ...] | None,
+    typer.Option(
+        "--max-detections",
+        parser=limits,
+        metavar="N,N,...",
+        help="Best of each image and class that count; AP is at the last. Default 1,10,100.",
+    ),
+]
+CrossCheckImages = Annotated[
+    bool,
+    typer.Option("--cross-check", help="Score 200 of the images with pycocotools too."),
+]
+Curves = Annotated[
+    Path | None, file_option("--curves", "Write COCO precision over recall here (JSON).")
+]
+WithMeasures = Annotated[
+    bool,
+    typer.Option(
+        "--measures", help="F1 and its threshold, confusion, calibration, pieces, slices."
+    ),
+]
+Confusion = Annotated[
+    Path | None,
+    file_option("--confusion-matrix", "Write it here: .svg (a picture), .csv or .json."),
+]
+PerImage = Annotated[
+    Path | None,
+    file_option("--per-image", "A row per image (TP, FP, FN, AP50): .csv or .parquet."),
+]
+FailUnder = Annotated[
+    float | None,
+    typer.Option("--fail-under", help="Exit 4 below this AP (of masks, else boxes), 0 to 1."),
+]

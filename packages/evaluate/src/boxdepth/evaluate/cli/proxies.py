@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from rich.markup import escape
 from rich.table import Table
 
 from boxdepth.evaluate.cli import options
@@ -41,10 +41,13 @@ def proxies_command(
     annotations: options.AnnotationsFile = None,
     images: options.Images = None,
     depth: Annotated[
-        Path | None, typer.Option(help="Depth maps: a folder of PNG / NPY, or an HDF5 file.")
+        Path | None,
+        options.file_option("--depth", "Depth maps: a folder of PNG / NPY, or an HDF5 file."),
     ] = None,
-    other: Annotated[Path | None, typer.Option(help="Another model's results.")] = None,
-    per_class: Annotated[bool, typer.Option("--per-class", help="A row per class.")] = False,
+    other: Annotated[
+        Path | None, options.file_option("--other", "Another model's results.")
+    ] = None,
+    per_class: options.PerClass = False,
     as_json: options.AsJson = False,
     out: options.Out = None,
     overwrite: options.Overwrite = False,
@@ -69,7 +72,7 @@ def show_proxies(report: ProxyReport, box_ap: float | None, *, per_class: bool) 
     ap = "undefined" if box_ap is None else f"{box_ap:.1%}"
     say(f"Proxies of mask quality over {report.objects} annotated boxes; box AP {ap}.")
     classes = {"all": report.overall, **(report.per_class if per_class else {})}
-    table = Table("proxy", *classes, "what it says")
+    table = Table("proxy", *map(escape, classes), "what it says")
     for key, meaning in MEANINGS.items():
         values = [getattr(proxies, key) for proxies in classes.values()]
         cells = ("-" if value is None else f"{value:.3f}" for value in values)

@@ -11,7 +11,6 @@ from boxdepth.evaluate.cli.app import app, emit, refuse_existing, say, warn, wri
 from boxdepth.evaluate.cli.inputs import find_inputs
 from boxdepth.evaluate.report import collect, render
 from boxdepth.evaluate.results import read_annotations, read_predictions
-from boxdepth.evaluate.results.workers import Workers
 
 EXAMPLES = """
 Examples:
@@ -24,7 +23,7 @@ Examples:
 
 @app.command("report", epilog=EXAMPLES)
 def report_command(
-    html: Annotated[Path, typer.Option(help="The file to write.")],
+    html: Annotated[Path, options.file_option("--html", "The file to write.")],
     run: options.Run = None,
     predictions: options.PredictionsFile = None,
     annotations: options.AnnotationsFile = None,
@@ -33,27 +32,24 @@ def report_command(
     depth: options.Depth = None,
     depth_sign: options.DepthMeaning = options.DepthSign.inverse,
     title: Annotated[str | None, typer.Option(help="Headline.")] = None,
-    workers: options.Workers = 0,
     overwrite: options.Overwrite = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Write one HTML file: tables, curves, classes, sizes, errors and a gallery."""
     refuse_existing(html, overwrite=overwrite)
     inputs = find_inputs(run, predictions, annotations)
-    with Workers(options.worker_count(workers, inputs.predictions)) as pool:
-        truth = read_annotations(inputs.annotations)
-        found = read_predictions(inputs.predictions, truth, workers=pool)
-        name = inputs.run.name if inputs.run else inputs.predictions.stem
-        content = collect(
-            truth,
-            found,
-            images=images,
-            gt_fine=gt_fine,
-            depth=depth,
-            depth_sign=depth_sign.value,
-            title=title or f"Evaluation of {name}",
-            workers=pool,
-        )
+    truth = read_annotations(inputs.annotations)
+    found = read_predictions(inputs.predictions, truth)
+    name = inputs.run.name if inputs.run else inputs.predictions.stem
+    content = collect(
+        truth,
+        found,
+        images=images,
+        gt_fine=gt_fine,
+        depth=depth,
+        depth_sign=depth_sign.value,
+        title=title or f"Evaluation of {name}",
+    )
     write_new(html, render(content), overwrite=overwrite)
     warn(content.notes)
     say(f"Wrote {html} ({html.stat().st_size / 1024:.0f} kB): open it in any browser.")

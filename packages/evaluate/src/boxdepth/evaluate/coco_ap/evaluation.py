@@ -1,59 +1,73 @@
-"""From files to a report: read, check, decide what can be compared, score."""
+"""From files or tables to a report: read, check, decide what can be compared, score."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
+from importlib.metadata import version
 
 import numpy as np
 
-from boxdepth.evaluate.coco_ap.fast import evaluate_fast
+from boxdepth.evaluate.coco_ap import hotcoco_backend
 from boxdepth.evaluate.coco_ap.protocol import (
     AREA_RANGES,
+    MAX_DETECTIONS,
     Backend,
-    CocoReport,
     CocoSummary,
     Curves,
     IouType,
     empty_curves,
     summarise,
 )
-from boxdepth.evaluate.coco_ap.reference import evaluate_with_pycocotools
+from boxdepth.evaluate.coco_ap.report import CocoReport, CrossCheck
 from boxdepth.evaluate.results import (
     DataError,
     GroundTruth,
     Predictions,
+    UsageError,
     read_annotations,
     read_predictions,
 )
-from boxdepth.evaluate.results.workers import Workers
+from boxdepth.evaluate.results.inputs import AnnotationsInput, PredictionsInput, as_input
 
 
 def evaluate_coco(
-    predictions: Path | str | Sequence[dict[str, Any]],
-    annotations: Path | str | dict[str, Any],
+    predictions: PredictionsInput,
+    annotations: AnnotationsInput,
     *,
     iou_types: Sequence[IouType] = ("segm", "bbox"),
     backend: Backend = "fast",
-    workers: int = 1,
+    max_detections: Sequence[int] = MAX_DETECTIONS,
+    cross_check: int = 0,
 ) -> CocoReport:
-    """COCO AP of anybody's results.
+    """COCO AP of anybody's results. Nothing is printed, written, or started.
 
     Args:
-        predictions: a COCO results file, or its list.
+        predictions: a COCO results file, its list, or `{image id: instances}` where instances hold
+            arrays `boxes` (xyxy in pixels), `labels` (category ids), `scores` and `masks`
+            [n, h, w]: a dict, an object with those attributes, or `supervision.Detections`.
         annotations: a COCO annotation file, or its document; neither is changed.
         iou_types: shapes to compare. With more than one, those the files cannot serve (masks from
             results that have boxes alone, say) are left out with a warning; alone it is an error.
-        backend: "fast" (faster-coco-eval) or "pycocotools"; they agree to 1e-9.
-        workers: processes for the fast backend; more than 1 needs an importable `__main__`.
+        backend: "fast" (hotcoco) or "pycocotools"; they agree to 1e-12. Boundaries are always
+            compared by pycocotools.
+        max_detections: how many of each image and class count, best scores first; AP is at the
+            largest. More than COCO's 100 is right where an image holds more objects of a class.
+        cross_check: score so many images, drawn at random, with both backends.
 
     Raises:
         DataError: names every fault in the files that would change the score.
+        UsageError: `max_detections` or `cross_check` mean nothing.
     """
-    with Workers(workers) as pool:
-        with_masks = tuple(iou_types) != ("bbox",)
-        truth = read_annotations(_path(annotations), with_masks=with_masks)
-        found = read_predictions(_path(predictions), truth, with_masks=with_masks, workers=pool)
-        return evaluate_tables(truth, found, iou_types=iou_types, backend=backend, workers=pool)
+    with_masks = tuple(iou_types) != ("bbox",)
+    truth = read_annotations(as_input(annotations), with_masks=with_masks)
+    found = read_predictions(as_input(predictions), truth, with_masks=with_masks)
+    return evaluate_tables(
+        truth,
+        found,
+        iou_types=iou_types,
+        backend=backend,
+        max_detections=max_detections,
+        cross_check=cross_check,
+    )
 
 
 def evaluate_tables(
@@ -62,11 +76,14 @@ def evaluate_tables(
     *,
     iou_types: Sequence[IouType] = ("segm", "bbox"),
     backend: Backend = "fast",
-    workers: Workers | None = None,
+    max_detections: Sequence[int] = MAX_DETECTIONS,
+    cross_check: int = 0,
 ) -> CocoReport:
     """`evaluate_coco` for files that are read already."""
+    limits = checked_limits(max_detections)
     warnings = [*truth.notes, *predictions.notes]
     summaries: dict[str, CocoSummary] = {}
+    compared: list[IouType] = []
     for iou_type in iou_types:
         fault = cannot_compare(truth, predictions, iou_type)
         if fault and len(iou_types) == 1:
@@ -74,18 +91,29 @@ def evaluate_tables(
         if fault:
             warnings.append(fault)
             continue
-        curves = compute_curves(truth, predictions, iou_type, backend=backend, workers=workers)
+        curves = compute_curves(
+            truth, predictions, iou_type, backend=backend, max_detections=limits
+        )
         summaries[iou_type] = summarise(curves, truth.category_names)
+        compared.append(iou_type)
     if not len(predictions):
         warnings.append("There are no predictions: every AP is 0.")
+    counted_by = backend_name(backend, compared)
     return CocoReport(
-        backend=backend,
+        backend=counted_by,
+        backend_version=version(counted_by),
+        version=version("boxdepth-evaluate"),
         segm=summaries.get("segm"),
         bbox=summaries.get("bbox"),
         boundary=summaries.get("boundary"),
         images=len(truth.image_ids),
         predictions=len(predictions),
         warnings=tuple(warnings),
+        cross_check=(
+            check_against_reference(truth, predictions, compared, limits, cross_check)
+            if cross_check
+            else None
+        ),
     )
 
 
@@ -117,18 +145,64 @@ def compute_curves(
     iou_type: IouType,
     *,
     backend: Backend = "fast",
-    workers: Workers | None = None,
+    max_detections: tuple[int, ...] = MAX_DETECTIONS,
 ) -> Curves:
     """Precision and recall of every class by either backend."""
     if len(predictions) == 0 or len(truth) == 0:
-        return _nothing_found(truth)
-    if backend == "pycocotools":
-        return evaluate_with_pycocotools(truth, predictions, iou_type)
-    return evaluate_fast(truth, predictions, iou_type, workers or Workers())
+        return _nothing_found(truth, max_detections)
+    if backend_name(backend, (iou_type,)) == "pycocotools":
+        # pycocotools imports pyplot where it is installed: half a second that few runs need.
+        from boxdepth.evaluate.coco_ap.reference import evaluate_with_pycocotools
+
+        return evaluate_with_pycocotools(truth, predictions, iou_type, max_detections)
+    return hotcoco_backend.evaluate_with_hotcoco(truth, predictions, iou_type, max_detections)
 
 
-def _nothing_found(truth: GroundTruth) -> Curves:
-    curves = empty_curves(len(truth.category_ids))
+def backend_name(backend: Backend, iou_types: Sequence[str]) -> str:
+    """Who counts: hotcoco, unless it may not be called here or knows no such shape."""
+    fast = backend == "fast" and "boundary" not in iou_types and hotcoco_backend.is_usable()
+    return "hotcoco" if fast else "pycocotools"
+
+
+def checked_limits(max_detections: Sequence[int]) -> tuple[int, ...]:
+    """The numbers of detections to keep, rising; raises `UsageError` for what is none."""
+    limits = tuple(sorted(set(max_detections)))
+    if not limits or limits[0] < 1:
+        raise UsageError(
+            f"max_detections is {list(max_detections)}, expected whole numbers from 1, "
+            "such as 1,10,100."
+        )
+    return limits
+
+
+def check_against_reference(
+    truth: GroundTruth,
+    predictions: Predictions,
+    iou_types: Sequence[IouType],
+    limits: tuple[int, ...],
+    images: int,
+) -> CrossCheck:
+    """How far the two backends are apart on a random part of the images."""
+    if images < 1:
+        raise UsageError(f"a cross-check of {images} images checks nothing: expected at least 1.")
+    kept = np.sort(np.random.default_rng(0).permutation(len(truth.image_ids))[:images])
+    rows = np.flatnonzero(np.isin(predictions.image_index, kept))
+    part = predictions.take(rows)
+    part = replace(part, image_index=np.searchsorted(kept, part.image_index))
+    sample, largest = truth.only_images(kept), 0.0
+    for iou_type in iou_types:
+        fast, reference = (
+            compute_curves(sample, part, iou_type, backend=backend, max_detections=limits)
+            for backend in ("fast", "pycocotools")
+        )
+        for name in ("precision", "recall"):
+            gap = np.abs(getattr(fast, name) - getattr(reference, name))
+            largest = max(largest, float(gap.max(initial=0.0)))
+    return CrossCheck(images=len(kept), largest_difference=largest)
+
+
+def _nothing_found(truth: GroundTruth, max_detections: tuple[int, ...]) -> Curves:
+    curves = empty_curves(len(truth.category_ids), max_detections)
     for place, (low, high) in enumerate(AREA_RANGES.values()):
         sized = ~truth.crowd & (truth.areas >= low) & (truth.areas <= high)
         classes = np.unique(truth.category_index[sized])
@@ -136,7 +210,3 @@ def _nothing_found(truth: GroundTruth) -> Curves:
         curves.recall[:, classes, place] = 0.0
         curves.scores[:, :, classes, place] = 0.0
     return curves
-
-
-def _path(value: Any) -> Any:
-    return Path(value) if isinstance(value, str) else value

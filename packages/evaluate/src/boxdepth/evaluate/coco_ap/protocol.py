@@ -4,6 +4,7 @@ Microsoft COCO, arXiv:1405.0312, and pycocotools' `Params`: AP is the mean, over
 0.50 to 0.95, classes, and 101 recall levels, of the best precision at that recall or beyond.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, cast
 
@@ -32,19 +33,27 @@ class Curves:
 
     Attributes:
         precision: by threshold, recall level, class, size (all, small, medium, large) and number
-            of detections kept per image (1, 10, 100).
+            of detections kept per image and class.
         recall: the same without recall levels: the highest recall reached.
         scores: score at which each precision is reached; laid out as `precision`.
+        max_detections: how many were kept, rising.
     """
 
     precision: Float64[np.ndarray, "t r k a m"]
     recall: Float64[np.ndarray, "t k a m"]
     scores: Float64[np.ndarray, "t r k a m"]
+    max_detections: tuple[int, ...] = MAX_DETECTIONS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CocoNumbers:
-    """COCO's twelve numbers, as fractions in [0, 1]; None where nothing is there to be found."""
+    """COCO's twelve numbers, as fractions in [0, 1]; None where nothing is there to be found.
+
+    Attributes:
+        ap, ap50, ap75, ap_small, ap_medium, ap_large: at the largest number of detections kept.
+        ar: highest recall, by the number of detections kept per image and class.
+        ar_small, ar_medium, ar_large: the same by size, at the largest number.
+    """
 
     ap: float | None
     ap50: float | None
@@ -52,16 +61,36 @@ class CocoNumbers:
     ap_small: float | None
     ap_medium: float | None
     ap_large: float | None
-    ar_1: float | None
-    ar_10: float | None
-    ar_100: float | None
+    ar: Mapping[int, float | None]
     ar_small: float | None
     ar_medium: float | None
     ar_large: float | None
 
-    def to_json(self) -> dict[str, float | None]:
+    @property
+    def ar_1(self) -> float | None:
+        """Recall of the best detection of each image and class; None if that was not asked for."""
+        return self.ar.get(1)
+
+    @property
+    def ar_10(self) -> float | None:
+        """The same of the best 10."""
+        return self.ar.get(10)
+
+    @property
+    def ar_100(self) -> float | None:
+        """The same of the best 100."""
+        return self.ar.get(100)
+
+    def to_json(self) -> dict[str, Any]:
         """The twelve numbers by name."""
-        return {item.name: getattr(self, item.name) for item in fields(CocoNumbers)}
+        numbers: dict[str, Any] = {}
+        for item in fields(CocoNumbers):
+            value = getattr(self, item.name)
+            if item.name == "ar":
+                numbers.update({f"ar_{limit}": recall for limit, recall in value.items()})
+            else:
+                numbers[item.name] = value
+        return numbers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,78 +129,57 @@ class CocoSummary(CocoNumbers):
         return numbers
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CocoReport:
-    """What `evaluate_coco` found.
-
-    Attributes:
-        backend: which implementation matched and counted.
-        segm, bbox, boundary: one summary per IoU type asked for and possible, else None.
-        images: images in the annotations.
-        predictions: detections scored.
-        warnings: what was filled in, left out or looks odd, in sentences.
-    """
-
-    backend: Backend
-    segm: CocoSummary | None
-    bbox: CocoSummary | None
-    boundary: CocoSummary | None
-    images: int
-    predictions: int
-    warnings: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """As `evaluate ap --json` prints it."""
-        report: dict[str, Any] = {
-            "protocol": "coco",
-            "backend": self.backend,
-            "segm": self.segm.to_json() if self.segm else None,
-            "bbox": self.bbox.to_json() if self.bbox else None,
-            "images": self.images,
-            "predictions": self.predictions,
-            "warnings": list(self.warnings),
-        }
-        if self.boundary:
-            report["boundary"] = self.boundary.to_json()
-        return report
-
-
-def empty_curves(classes: int) -> Curves:
+def empty_curves(classes: int, max_detections: tuple[int, ...] = MAX_DETECTIONS) -> Curves:
     """Curves of `classes` classes without an annotation."""
     shape = (
         len(IOU_THRESHOLDS),
         len(RECALL_LEVELS),
         classes,
         len(AREA_RANGES),
-        len(MAX_DETECTIONS),
+        len(max_detections),
     )
     return Curves(
         precision=np.full(shape, -1.0),
         recall=np.full((shape[0], *shape[2:]), -1.0),
         scores=np.full(shape, -1.0),
+        max_detections=max_detections,
     )
 
 
 def summarise(curves: Curves, class_names: tuple[str, ...]) -> CocoSummary:
     """The twelve numbers of all classes together and of each."""
-    everything = _twelve(curves.precision, curves.recall)
+    limits = curves.max_detections
+    everything = _twelve(curves.precision, curves.recall, limits)
     per_class = {
-        name: CocoNumbers(**_twelve(curves.precision[:, :, [k]], curves.recall[:, [k]]))
+        name: CocoNumbers(**_twelve(curves.precision[:, :, [k]], curves.recall[:, [k]], limits))
         for k, name in enumerate(class_names)
     }
     return CocoSummary(**everything, per_class=per_class, curves=curves)
 
 
-def _twelve(precision: np.ndarray, recall: np.ndarray) -> dict[str, float | None]:
-    last = len(MAX_DETECTIONS) - 1
-    ap = precision[..., last]
+def mean_precision(summary: CocoSummary) -> dict[str, list[float]]:
+    """Precision at 101 recalls, averaged over classes, at IoU 0.50, 0.75, and over all ten."""
+    precision = summary.curves.precision[:, :, :, 0, -1]
+    defined = precision[:, :, (precision > -1).all(axis=(0, 1))]
+    if not defined.size:
+        return {}
+    chosen = {
+        "IoU 0.50": defined[np.isclose(IOU_THRESHOLDS, 0.5)],
+        "IoU 0.75": defined[np.isclose(IOU_THRESHOLDS, 0.75)],
+        "IoU 0.50 to 0.95": defined,
+    }
+    return {name: part.mean(axis=(0, 2)).tolist() for name, part in chosen.items()}
+
+
+def _twelve(precision: np.ndarray, recall: np.ndarray, limits: tuple[int, ...]) -> dict[str, Any]:
+    ap = precision[..., -1]
     return {
         "ap": _mean(ap[:, :, :, 0]),
         "ap50": _mean(ap[np.isclose(IOU_THRESHOLDS, 0.5), :, :, 0]),
         "ap75": _mean(ap[np.isclose(IOU_THRESHOLDS, 0.75), :, :, 0]),
         **{f"ap_{size}": _mean(ap[..., a]) for a, size in _sizes()},
-        **{f"ar_{m}": _mean(recall[:, :, 0, i]) for i, m in enumerate(MAX_DETECTIONS)},
-        **{f"ar_{size}": _mean(recall[:, :, a, last]) for a, size in _sizes()},
+        "ar": {limit: _mean(recall[:, :, 0, i]) for i, limit in enumerate(limits)},
+        **{f"ar_{size}": _mean(recall[:, :, a, -1]) for a, size in _sizes()},
     }
 
 

@@ -10,12 +10,11 @@ import numpy as np
 from boxdepth.evaluate.cityscapes_ap import CityscapesReport, evaluate_cityscapes_tables
 from boxdepth.evaluate.coco_ap import CocoReport, CocoSummary, IouType, evaluate_tables
 from boxdepth.evaluate.coco_ap.matching import match
-from boxdepth.evaluate.coco_ap.protocol import IOU_THRESHOLDS
+from boxdepth.evaluate.coco_ap.protocol import mean_precision
 from boxdepth.evaluate.error_kinds import ErrorKinds, find_errors
 from boxdepth.evaluate.measures import DepthSign, Measures, measure_matched
 from boxdepth.evaluate.report.gallery import Picture, draw_gallery, tally
 from boxdepth.evaluate.results import GroundTruth, Predictions
-from boxdepth.evaluate.results.workers import Workers
 
 BINS = 20
 
@@ -71,7 +70,6 @@ def collect(
     depth: Path | None = None,
     depth_sign: DepthSign = "inverse",
     title: str = "Evaluation",
-    workers: Workers | None = None,
 ) -> ReportContent:
     """Compute a report's content.
 
@@ -83,9 +81,8 @@ def collect(
         depth: depth maps, for slices by distance.
         depth_sign: what larger values in them mean.
         title: headline.
-        workers: processes for AP.
     """
-    coco = evaluate_tables(truth, predictions, workers=workers)
+    coco = evaluate_tables(truth, predictions)
     shape: IouType = "segm" if coco.segm is not None else "bbox"
     summary = coco.segm or coco.bbox
     assert summary is not None  # boxes can always be compared
@@ -125,20 +122,6 @@ def collect(
         class_counts=dict(zip(truth.category_names, real.tolist(), strict=True)),
         version=version("boxdepth-evaluate"),
     )
-
-
-def mean_precision(summary: CocoSummary) -> dict[str, list[float]]:
-    """Precision at 101 recalls, averaged over classes, at IoU 0.50, 0.75, and over all ten."""
-    precision = summary.curves.precision[:, :, :, 0, -1]
-    defined = precision[:, :, (precision > -1).all(axis=(0, 1))]
-    if not defined.size:
-        return {}
-    chosen = {
-        "IoU 0.50": defined[np.isclose(IOU_THRESHOLDS, 0.5)],
-        "IoU 0.75": defined[np.isclose(IOU_THRESHOLDS, 0.75)],
-        "IoU 0.50 to 0.95": defined,
-    }
-    return {name: part.mean(axis=(0, 2)).tolist() for name, part in chosen.items()}
 
 
 def _score_edges(predictions: Predictions) -> list[float]:

@@ -1,17 +1,22 @@
 """COCO ground truth as checked columns."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
+from msgspec import UNSET
 
-from boxdepth.evaluate.results import records, rle
-from boxdepth.evaluate.results.json_document import JsonLimits, load_json
+from boxdepth.evaluate.results import schema
+from boxdepth.evaluate.results.bulk import without_collector
+from boxdepth.evaluate.results.columns import MAX_AREA, MAX_SIDE, ColumnReader, positions
+from boxdepth.evaluate.results.json_document import JsonLimits, parse, parse_as, read_text
 from boxdepth.evaluate.results.masks import MaskTable, read_masks
 from boxdepth.evaluate.results.problems import DataError, Problems, quoted
+from boxdepth.evaluate.results.schema import Columns, columns_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +29,7 @@ class GroundTruth:
         image_sizes: (height, width) in pixels.
         image_names: `file_name`, empty where the file has none.
         category_ids: original ids.
-        category_names: one for each.
+        category_names: one for each, unique: what two categories share is followed by the id.
         ids: original annotation ids.
         image_index, category_index: each annotation's place in the two lists above.
         boxes_xywh: in pixels of the original image.
@@ -60,24 +65,20 @@ class GroundTruth:
 
     def only_images(self, kept: Int64[np.ndarray, " m"]) -> "GroundTruth":
         """The same with the images at the (rising) places `kept` alone."""
-        return _only_images(self, kept)
+        part = self.take(np.flatnonzero(np.isin(self.image_index, kept)))
+        names = self.image_names
+        return replace(
+            part,
+            image_ids=self.image_ids[kept],
+            image_sizes=self.image_sizes[kept],
+            image_names=tuple(names[i] for i in kept.tolist()) if names else (),
+            image_index=np.searchsorted(kept, part.image_index),
+        )
 
 
-def _only_images(truth: GroundTruth, kept: np.ndarray) -> GroundTruth:
-    rows = np.flatnonzero(np.isin(truth.image_index, kept))
-    part = truth.take(rows)
-    names = truth.image_names
-    return replace(
-        part,
-        image_ids=truth.image_ids[kept],
-        image_sizes=truth.image_sizes[kept],
-        image_names=tuple(names[i] for i in kept.tolist()) if names else (),
-        image_index=np.searchsorted(kept, part.image_index),
-    )
-
-
+@without_collector
 def read_annotations(
-    annotations: Path | dict[str, Any],
+    annotations: Path | dict[str, Any] | GroundTruth,
     *,
     with_masks: bool = True,
     limits: JsonLimits = JsonLimits(),
@@ -85,25 +86,61 @@ def read_annotations(
     """Read and check a COCO annotation file.
 
     Args:
-        annotations: the file, or its document (which is left as it is).
+        annotations: the file, or its document (which is left as it is); a table that was read
+            before comes back as it is.
         with_masks: read segmentations even where there are boxes.
         limits: how large a file may be.
 
     Raises:
         DataError: names every fault that would change the score, with record and cure.
     """
-    if isinstance(annotations, dict):
-        source, document = "annotations", cast(object, annotations)
-    else:
-        source, document = str(annotations), load_json(annotations, limits=limits)
+    if isinstance(annotations, GroundTruth):
+        return annotations
+    source = str(annotations) if isinstance(annotations, Path) else "annotations"
+    tables = _tables(annotations, source, limits)
     problems = Problems(source=source)
-    tables = _tables(document, source)
     images = _Images.read(tables["images"], problems)
     categories = _Categories.read(tables["categories"], problems)
     problems.raise_if_any()
-    truth = _read_objects(source, tables["annotations"], images, categories, with_masks, problems)
+    return _Objects(source, images, categories, problems).read(tables["annotations"], with_masks)
+
+
+Keys = {
+    "images": schema.IMAGE_KEYS,
+    "categories": schema.CATEGORY_KEYS,
+    "annotations": schema.ANNOTATION_KEYS,
+}
+
+
+def _tables(
+    annotations: Path | dict[str, Any], source: str, limits: JsonLimits
+) -> dict[str, Columns]:
+    value: object = annotations
+    if isinstance(annotations, Path):
+        text = read_text(annotations, limits)
+        typed = parse_as(text, schema.Document)
+        if typed is not None:
+            return {key: columns_of(getattr(typed, key), Keys[key]) for key in Keys}
+        value = parse(text, name=source)
+    if not isinstance(value, dict):
+        kind = "a list (these look like results)" if isinstance(value, list) else "no object"
+        raise DataError(
+            f"{source}: is {kind}, expected COCO annotations {{images, annotations, categories}}"
+        )
+    problems, tables = Problems(source=source), {}
+    for key in Keys:
+        rows = value.get(key, UNSET)
+        if not isinstance(rows, list | tuple):
+            seen = "missing" if rows is UNSET else quoted(rows)
+            raise DataError(
+                f"{source}: {key} is {seen}, expected a list. Is this a COCO annotation file?"
+            )
+        for index, row in enumerate(rows):
+            if not isinstance(row, dict):
+                problems.add(f"{key}[{index}]", f"is {quoted(row)}, expected an object {{...}}")
+        tables[key] = columns_of([row for row in rows if isinstance(row, dict)], Keys[key])
     problems.raise_if_any()
-    return truth
+    return tables
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,169 +148,163 @@ class _Images:
     ids: np.ndarray
     sizes: np.ndarray
     names: tuple[str, ...]
+    notes: tuple[str, ...]
 
     @classmethod
-    def read(cls, raw: list[object], problems: Problems) -> "_Images":
-        def name(index: int) -> str:
-            return f"images[{index}]"
-
-        rows = records.only_objects(raw, name=name, problems=problems)
-        ids = records.integers(rows, "id", name=name, problems=problems)
-        sides = [
-            records.integers(rows, key, name=name, problems=problems, low=1, high=2**20)
-            for key in ("height", "width")
-        ]
-        sizes = np.stack(sides, axis=1)
-        for index in np.flatnonzero(sizes.prod(axis=1) > rle.MAX_PIXELS).tolist():
-            problems.add(name(index), f"has more than {rle.MAX_PIXELS:,} pixels")
+    def read(cls, columns: Columns, problems: Problems) -> "_Images":
+        reader = ColumnReader(table="images", where=lambda i: f"images[{i}]", problems=problems)
+        ids = reader.whole("id", columns["id"])
+        sides = [reader.whole(key, columns[key], 1, MAX_SIDE) for key in ("height", "width")]
         if not problems.count:
-            records.report_duplicates(ids, what="image", problems=problems)
-        names = [row.get("file_name") for row in rows]
+            reader.unique(ids, "image")
         order = np.argsort(ids, kind="stable")
-        kept = tuple(n if isinstance(n, str) else "" for n in (names[i] for i in order.tolist()))
-        return cls(ids=ids[order], sizes=sizes[order], names=kept)
+        names = [columns["file_name"][index] for index in order.tolist()]
+        return cls(
+            ids=ids[order],
+            sizes=np.stack(sides, axis=1)[order],
+            names=tuple(name if isinstance(name, str) else "" for name in names),
+            notes=reader.notes(),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Categories:
     ids: np.ndarray
     names: tuple[str, ...]
+    notes: tuple[str, ...]
 
     @classmethod
-    def read(cls, raw: list[object], problems: Problems) -> "_Categories":
-        def name(index: int) -> str:
-            return f"categories[{index}]"
-
-        rows = records.only_objects(raw, name=name, problems=problems)
-        ids = records.integers(rows, "id", name=name, problems=problems)
-        if not problems.count:
-            records.report_duplicates(ids, what="category", problems=problems)
-        names = [row.get("name", f"category {row.get('id')}") for row in rows]
-        for index, value in enumerate(names):
-            if not isinstance(value, str):
-                problems.add(name(index), f"name is {quoted(value)}, expected a string")
-        strings = [str(value) for value in names]
-        for value in sorted({v for v in strings if strings.count(v) > 1}):
-            problems.add(f"category name {quoted(value)}", "stands twice, expected unique names")
-        order = np.argsort(ids, kind="stable")
-        return cls(ids=ids[order], names=tuple(strings[i] for i in order.tolist()))
-
-
-def _tables(document: object, source: str) -> dict[str, list[object]]:
-    if not isinstance(document, dict):
-        kind = "a list (these look like results)" if isinstance(document, list) else "no object"
-        raise DataError(
-            f"{source}: is {kind}, expected COCO annotations {{images, annotations, categories}}"
+    def read(cls, columns: Columns, problems: Problems) -> "_Categories":
+        reader = ColumnReader(
+            table="categories", where=lambda i: f"categories[{i}]", problems=problems
         )
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(document.get(key), list):
-            seen = quoted(document[key]) if key in document else "missing"
-            raise DataError(
-                f"{source}: {key} is {seen}, expected a list. Is this a COCO annotation file?"
-            )
-    return {key: document[key] for key in ("images", "annotations", "categories")}
+        ids = reader.whole("id", columns["id"])
+        names = reader.names(columns["name"], ids)
+        if not problems.count:
+            reader.unique(ids, "category")
+        order = np.argsort(ids, kind="stable")
+        ordered = tuple(names[index] for index in order.tolist())
+        return cls(ids=ids[order], names=ordered, notes=reader.notes())
+
+    def unique_names(self, annotated: set[int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Names of which none stands twice, and a note on those that did.
+
+        The only annotated category of a name keeps it (Roboflow's root has the name of class 1).
+        """
+        shared = {name for name, count in Counter(self.names).items() if count > 1}
+        users = Counter(self.names[place] for place in annotated)
+        names = tuple(
+            f"{name} (id {number})"
+            if name in shared and (users[name] != 1 or place not in annotated)
+            else name
+            for place, (name, number) in enumerate(zip(self.names, self.ids.tolist(), strict=True))
+        )
+        notes = (
+            f"Several categories are called {quoted(name)}: they are told apart by their ids."
+            for name in sorted(shared)
+        )
+        return names, tuple(notes)
 
 
-def _read_objects(
-    source: str,
-    raw: list[object],
-    images: _Images,
-    categories: _Categories,
-    with_masks: bool,
-    problems: Problems,
-) -> GroundTruth:
-    rows = records.only_objects(raw, name=lambda i: f"annotations[{i}]", problems=problems)
+@dataclass(frozen=True, slots=True)
+class _Objects:
+    """Reads annotations[] once images and categories are known."""
 
-    def name(index: int) -> str:
-        return f"annotation {quoted(rows[index].get('id'))}"
+    source: str
+    images: _Images
+    categories: _Categories
+    problems: Problems
 
-    ids = records.integers(rows, "id", name=lambda i: f"annotations[{i}]", problems=problems)
-    problems.raise_if_any()
-    records.report_duplicates(ids, what="annotation", problems=problems)
-    image_index = _known(rows, "image_id", images.ids, name, problems)
-    category_index = _known(rows, "category_id", categories.ids, name, problems)
-    crowd = _crowd(rows, name, problems)
-    boxes, has_box = records.boxes(rows, name=name, problems=problems)
-    areas, has_area = records.numbers(rows, "area", name=name, problems=problems, optional=True)
-    for index in np.flatnonzero(areas < 0).tolist():
-        problems.add(name(index), f"area is {areas[index]:g}, expected at least 0")
-    problems.raise_if_any()
-    sizes = images.sizes[image_index].reshape(-1, 2)
-    wanted = with_masks | ~has_box
-    segmentations = [
-        row.get("segmentation") if is_wanted else None
-        for row, is_wanted in zip(rows, wanted.tolist(), strict=True)
-    ]
-    masks = read_masks(segmentations, sizes, name=name, problems=problems)
-    for index in np.flatnonzero(~has_box & ~masks.present).tolist():
-        problems.add(name(index), "has neither bbox nor segmentation")
-    boxes = _filled(boxes, has_box, masks)
-    notes = _notes(has_box, has_area, rows, boxes, sizes)
-    computed = np.where(masks.present, masks.areas, boxes[:, 2] * boxes[:, 3])
-    order = np.argsort(ids, kind="stable")
-    return GroundTruth(
-        source=source,
-        image_ids=images.ids,
-        image_sizes=images.sizes,
-        image_names=images.names,
-        category_ids=categories.ids,
-        category_names=categories.names,
-        ids=ids[order],
-        image_index=image_index[order],
-        category_index=category_index[order],
-        boxes_xywh=boxes[order],
-        areas=np.where(has_area, areas, computed)[order],
-        crowd=crowd[order],
-        masks=masks.take(order),
-        notes=notes,
-    )
+    def read(self, columns: Columns, with_masks: bool) -> GroundTruth:
+        problems = self.problems
+        ids_reader = ColumnReader(
+            table="annotations", where=lambda i: f"annotations[{i}]", problems=problems
+        )
+        ids = ids_reader.whole("id", columns["id"])
+        problems.raise_if_any()
+        ids_reader.unique(ids, "annotation")
+        named = ids.tolist()
+        reader = replace(ids_reader, where=lambda i: f"annotation {named[i]}")
+        image_index = self._known(reader, "image_id", columns, self.images.ids)
+        category_index = self._known(reader, "category_id", columns, self.categories.ids)
+        crowd = reader.flags("iscrowd", columns["iscrowd"])
+        boxes, has_box = reader.boxes(columns["bbox"])
+        areas, has_area = reader.numbers(
+            "area", columns["area"], low=0, high=MAX_AREA, optional=True
+        )
+        problems.raise_if_any()
+        sizes = self.images.sizes[image_index].reshape(-1, 2)
+        segmentations: Sequence[object] = columns["segmentation"]
+        if not with_masks:
+            segmentations = [
+                UNSET if box else s for s, box in zip(segmentations, has_box.tolist(), strict=True)
+            ]
+        masks = read_masks(segmentations, sizes, where=reader.where, problems=problems)
+        for index in np.flatnonzero(~has_box & ~masks.present).tolist():
+            problems.add(reader.where(index), "has neither bbox nor segmentation")
+        problems.raise_if_any()
+        if not has_box.all():
+            boxes = np.where(has_box[:, None], boxes, masks.boxes_xywh())
+        computed = np.where(masks.present, masks.areas, boxes[:, 2] * boxes[:, 3])
+        names, name_notes = self.categories.unique_names(set(category_index.tolist()))
+        notes = (
+            *self.images.notes, *self.categories.notes, *name_notes, *reader.notes(),
+            *_filled_in(columns["iscrowd"], has_area, has_box), *_odd(boxes, sizes, crowd),
+        )  # fmt: skip
+        order = np.argsort(ids, kind="stable")
+        return GroundTruth(
+            source=self.source,
+            image_ids=self.images.ids,
+            image_sizes=self.images.sizes,
+            image_names=self.images.names,
+            category_ids=self.categories.ids,
+            category_names=names,
+            ids=ids[order],
+            image_index=image_index[order],
+            category_index=category_index[order],
+            boxes_xywh=boxes[order],
+            areas=np.where(has_area, areas, computed)[order],
+            crowd=crowd[order],
+            masks=masks.take(order),
+            notes=notes,
+        )
 
-
-def _known(
-    rows: Sequence[records.Record], key: str, ids: np.ndarray, name: Any, problems: Problems
-) -> Int64[np.ndarray, " n"]:
-    values = records.integers(rows, key, name=name, problems=problems)
-    place, found = records.positions(values, ids)
-    table = "images" if key == "image_id" else "categories"
-    for index in np.flatnonzero(~found).tolist():
-        if records.is_whole(rows[index].get(key)):
-            problems.add(name(index), f"{key} {values[index]} is not in {table}")
-    return place
-
-
-def _crowd(rows: Sequence[records.Record], name: Any, problems: Problems) -> Bool[np.ndarray, " n"]:
-    column = [row.get("iscrowd", 0) for row in rows]
-    for index, value in enumerate(column):
-        if type(value) not in (int, bool) or value not in (0, 1):
-            problems.add(name(index), f"iscrowd is {quoted(value)}, expected 0 or 1")
-    return np.array([value == 1 for value in column], dtype=bool)
-
-
-def _filled(boxes: np.ndarray, has_box: np.ndarray, masks: MaskTable) -> np.ndarray:
-    return boxes if has_box.all() else np.where(has_box[:, None], boxes, masks.boxes_xywh())
+    def _known(
+        self, reader: ColumnReader, key: str, columns: Columns, ids: np.ndarray
+    ) -> Int64[np.ndarray, " n"]:
+        before = self.problems.count
+        values = reader.whole(key, columns[key])
+        place, found = positions(values, ids)
+        if self.problems.count == before:
+            table = "images" if key == "image_id" else "categories"
+            for index in np.flatnonzero(~found).tolist():
+                self.problems.add(reader.where(index), f"{key} {values[index]} is not in {table}")
+        return place
 
 
-def _notes(
-    has_box: np.ndarray,
-    has_area: np.ndarray,
-    rows: Sequence[records.Record],
-    boxes: np.ndarray,
-    sizes: np.ndarray,
-) -> tuple[str, ...]:
-    notes = []
-    no_crowd = sum("iscrowd" not in row for row in rows)
+def _filled_in(crowd: Sequence[object], has_area: np.ndarray, has_box: np.ndarray) -> Iterator[str]:
+    no_crowd = sum(value is UNSET for value in crowd)
     if no_crowd:
-        notes.append(f"{no_crowd} annotations have no iscrowd: taken as 0.")
+        yield f"{no_crowd} annotations have no iscrowd: taken as 0."
     if not has_area.all():
         missing = int((~has_area).sum())
-        notes.append(f"{missing} annotations have no area: computed from the mask, else the box.")
+        yield f"{missing} annotations have no area: computed from the mask, else the box."
     if not has_box.all():
-        notes.append(f"{int((~has_box).sum())} annotations have no bbox: computed from the mask.")
+        yield f"{int((~has_box).sum())} annotations have no bbox: computed from the mask."
+
+
+def _odd(boxes: np.ndarray, sizes: np.ndarray, crowd: np.ndarray) -> Iterator[str]:
+    if not len(boxes):
+        yield "There are no annotations: nothing is to be found, so every AP is undefined."
+    elif crowd.all():
+        yield (
+            "Every annotation is a crowd region (iscrowd 1): nothing is to be found, so every AP "
+            "is undefined. CVAT's mask export does that: write iscrowd 0 for single objects."
+        )
     outside = boxes[:, :2] + boxes[:, 2:] > sizes[:, ::-1] + 1.5
     outside = outside.any(axis=1) | (boxes[:, :2] < -1.5).any(axis=1)
     if outside.any():
-        notes.append(
+        yield (
             f"{int(outside.sum())} annotation boxes leave their image: are height and width in "
             "images[] right, and boxes xywh?"
         )
-    return tuple(notes)

@@ -4,22 +4,31 @@ The only module that hands untrusted shapes to compiled code (polygons, once the
 everybody else receives canonical run-length strings of known size.
 """
 
+import math
+import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
-from faster_coco_eval.core import mask as mask_api
 from jaxtyping import Bool, Float64, Int64
+from msgspec import UNSET
+from pycocotools import mask as mask_api
 
-from boxdepth.evaluate.results import records, rle
+from boxdepth.evaluate.results import rle
+from boxdepth.evaluate.results.bulk import without_collector
 from boxdepth.evaluate.results.problems import Problems, quoted
+from boxdepth.evaluate.results.schema import Rle
 
 # A polygon may leave its image by this many image sizes, and be this many half-perimeters long:
 # beyond it, rasterising costs seconds (1e8 pixels: more than 15 s) and means nothing.
 _FAR, _LONG = 4.0, 100.0
 # Masks decoded together: enough to fill NumPy's loops, few enough to stay in cache.
-_ROWS_AT_ONCE = 2048
+_ROWS_AT_ONCE = 1024
+# More than the longest side of an image.
+_SIDES = 2**17
+MAX_NUMBER = sys.float_info.max
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,42 +60,31 @@ class MaskTable:
         """Mask `index` as COCO's `{"size": [height, width], "counts": bytes}`."""
         return {"size": self.sizes[index].tolist(), "counts": self.string(index)}
 
+    @without_collector
     def rles(self) -> list[dict[str, object]]:
         """All masks as `rle` gives them; an all-background one where there is none."""
+        found, which = np.unique(self.sizes @ [_SIDES, 1], return_inverse=True)
+        sizes = [[value // _SIDES, value % _SIDES] for value in found.tolist()]
+        blank = [rle.encode([height * width]) for height, width in sizes]
         cuts = self.offsets.tolist()
-        blank = {
-            size: rle.encode([size[0] * size[1]]) for size in set(map(tuple, self.sizes.tolist()))
-        }
         return [
-            {"size": size, "counts": self.strings[begin:end] or blank[tuple(size)]}
-            for size, begin, end in zip(self.sizes.tolist(), cuts, cuts[1:], strict=False)
+            {"size": sizes[size], "counts": self.strings[begin:end] or blank[size]}
+            for size, begin, end in zip(which.tolist(), cuts, cuts[1:], strict=False)
         ]
 
     def pixels(self, index: int) -> Bool[np.ndarray, "h w"]:
-        """Mask `index` as pixels."""
-        data = np.frombuffer(self.string(index), dtype=np.uint8)
-        runs = rle.decode_strings(data, np.array([len(data)]))
-        height, width = self.sizes[index].tolist()
-        return rle.to_mask(runs.lengths(0), height, width)
+        """Mask `index` as pixels, all background where there is none."""
+        if not self.offsets[index + 1] - self.offsets[index]:
+            return np.zeros(self.sizes[index], dtype=bool)
+        return np.asarray(mask_api.decode(self.rle(index)), dtype=bool)
 
     def boxes_xywh(self) -> Float64[np.ndarray, "n 4"]:
         """Tight boxes in pixels; zeros where the mask is empty or absent."""
         boxes = np.zeros((len(self.areas), 4))
-        there = np.flatnonzero(self.present)
-        for begin in range(0, len(there), _ROWS_AT_ONCE):
-            rows = there[begin : begin + _ROWS_AT_ONCE]
-            part = self.take(rows)
-            data = np.frombuffer(part.strings, dtype=np.uint8)
-            runs = rle.decode_strings(data, np.diff(part.offsets))
-            boxes[rows] = rle.bounding_boxes(runs, part.sizes[:, 0])
+        full = np.flatnonzero(self.areas > 0)
+        if len(full):
+            boxes[full] = mask_api.toBbox(self.take(full).rles())
         return boxes
-
-    def only(self, kept: Bool[np.ndarray, " n"]) -> "MaskTable":
-        """The same table, areas included, without the strings of the other masks."""
-        lengths = np.where(kept, np.diff(self.offsets), 0)
-        strings = self.take(np.flatnonzero(kept)).strings
-        offsets = np.concatenate(([0], np.cumsum(lengths)))
-        return replace(self, strings=strings, offsets=offsets)
 
     def take(self, order: Int64[np.ndarray, " m"]) -> "MaskTable":
         """The masks of objects `order`, in that order."""
@@ -101,156 +99,195 @@ class MaskTable:
         )
 
 
-def concatenate(tables: Sequence[MaskTable]) -> MaskTable:
-    """The masks of several tables, one after the other."""
-    lengths = np.concatenate([np.diff(table.offsets) for table in tables])
-    return MaskTable(
-        sizes=np.concatenate([table.sizes for table in tables]),
-        strings=b"".join(table.strings for table in tables),
-        offsets=np.concatenate(([0], np.cumsum(lengths))),
-        areas=np.concatenate([table.areas for table in tables]),
-    )
-
-
 def read_masks(
     segmentations: Sequence[object],
     sizes: Int64[np.ndarray, "n 2"],
     *,
-    name: Callable[[int], str],
+    where: Callable[[int], str],
     problems: Problems,
 ) -> MaskTable:
     """Check a column of COCO segmentations; what is wrong goes to `problems`.
 
     Args:
         segmentations: per object `{"size", "counts"}` (compressed or plain run lengths), a list of
-            polygons in pixels, or None / an empty list for no mask.
+            polygons in pixels, or nothing: missing, None, `[]`, `[[]]`, `{}` or an empty text.
         sizes: (height, width) of each object's image.
-        name: words for object `i` in messages.
+        where: names object `i` in messages.
         problems: receives one line per broken mask; the mask is then absent from the table.
     """
-    reader = _Reader(sizes=sizes, name=name, problems=problems)
-    for index, segmentation in enumerate(segmentations):
-        if isinstance(segmentation, dict):
-            reader.run_lengths(index, segmentation)
-        elif isinstance(segmentation, list) and segmentation:
-            reader.polygons(index, segmentation)
-        elif segmentation is not None and segmentation != []:
-            reader.fail(index, f"segmentation is {quoted(segmentation)}, expected RLE or polygons")
-    return reader.finish()
+    texts = _typed_texts(segmentations, sizes)
+    if texts is None:
+        reader = _Reader(sizes=sizes, where=where, problems=problems)
+        texts = reader.texts(segmentations)
+    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+    areas, pixels, joined = np.zeros(len(texts)), sizes.prod(axis=1), []
+    for begin in range(0, len(texts), _ROWS_AT_ONCE):
+        rows = slice(begin, begin + _ROWS_AT_ONCE)
+        data = "".join(texts[rows]).encode("ascii")
+        full = np.flatnonzero(lengths[rows]) + begin
+        good, area = rle.measure(np.frombuffer(data, np.uint8), lengths[full], pixels[full])
+        areas[full[good]] = area[good]
+        for row in full[~good].tolist():
+            runs, fault = _runs(texts[row], int(pixels[row]))
+            if fault:
+                problems.add(where(row), fault)
+            texts[row] = rle.encode(runs).decode("ascii")
+            lengths[row], areas[row] = len(texts[row]), sum(runs[1::2])
+        joined.append(data if good.all() else "".join(texts[rows]).encode("ascii"))
+    offsets = np.concatenate(([0], np.cumsum(lengths)))
+    return MaskTable(sizes=sizes, strings=b"".join(joined), offsets=offsets, areas=areas)
 
 
+def _typed_texts(segmentations: Sequence[Any], sizes: np.ndarray) -> list[str] | None:
+    """Compressed strings of a column that holds nothing else, at its images' sizes."""
+    if set(map(type, segmentations)) != {Rle}:
+        return None
+    counts = [segmentation.counts for segmentation in segmentations]
+    flat = chain.from_iterable([segmentation.size for segmentation in segmentations])
+    given = np.fromiter(flat, np.float64, 2 * len(counts)).reshape(-1, 2)
+    if set(map(type, counts)) != {str} or (given != sizes).any():
+        return None
+    return counts if all(counts) and all(map(str.isascii, counts)) else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Reader:
-    """Collects the strings of one column, then checks them all at once."""
+    """One segmentation of any form as a compressed string, empty where there is no mask."""
 
-    def __init__(
-        self, *, sizes: np.ndarray, name: Callable[[int], str], problems: Problems
-    ) -> None:
-        self.sizes, self.name, self.problems = sizes, name, problems
-        self.size_pairs: list[list[int]] = sizes.tolist()
-        self.strings: list[bytes] = []
-        self.owners: list[int] = []
+    sizes: np.ndarray
+    where: Callable[[int], str]
+    problems: Problems
 
-    def fail(self, index: int, what: str) -> None:
-        self.problems.add(self.name(index), what)
+    def texts(self, segmentations: Sequence[Any]) -> list[str]:
+        """One string for each, empty where there is no mask."""
+        plain = [s.tolist() if isinstance(s, np.ndarray) else s for s in segmentations]
+        there = [s is not UNSET and s not in (None, "", [], [[]], {}) for s in plain]
+        drawn = [
+            index for index, given in enumerate(there) if given and isinstance(plain[index], list)
+        ]
+        faults = polygon_faults([plain[index] for index in drawn], self.sizes[drawn])
+        for index, fault in zip(drawn, faults, strict=True):
+            if fault:
+                there[index] = False
+                self._fail(index, fault)
+        return [
+            self._text(index, segmentation) if given else ""
+            for index, (segmentation, given) in enumerate(zip(plain, there, strict=True))
+        ]
 
-    def keep(self, index: int, string: bytes) -> None:
-        self.strings.append(string)
-        self.owners.append(index)
+    def _text(self, index: int, segmentation: Any) -> str:
+        if isinstance(segmentation, list):
+            height, width = self.sizes[index].tolist()
+            pieces = mask_api.frPyObjects(segmentation, height, width)
+            merged = mask_api.merge(pieces) if len(pieces) > 1 else pieces[0]
+            return bytes(merged["counts"]).decode("ascii")
+        if isinstance(segmentation, Rle):
+            return self._run_lengths(index, segmentation.size, segmentation.counts)
+        if isinstance(segmentation, dict):
+            return self._run_lengths(index, segmentation.get("size"), segmentation.get("counts"))
+        expected = "expected run lengths or polygons"
+        return self._fail(index, f"segmentation is {quoted(segmentation)}, {expected}")
 
-    def run_lengths(self, index: int, segmentation: dict[Any, Any]) -> None:
-        size, counts = segmentation.get("size"), segmentation.get("counts")
-        if size != self.size_pairs[index]:
-            height, width = self.size_pairs[index]
-            self.fail(
+    def _fail(self, index: int, what: str) -> str:
+        self.problems.add(self.where(index), what)
+        return ""
+
+    def _run_lengths(self, index: int, size: Any, counts: Any) -> str:
+        height, width = self.sizes[index].tolist()
+        if not isinstance(size, list | tuple) or list(size) != [height, width]:
+            seen = quoted(list(size) if isinstance(size, tuple) else size)
+            return self._fail(
                 index,
-                f"mask size is {quoted(size)}, the image is [{height}, {width}] (height, width). "
+                f"mask size is {seen}, the image is [{height}, {width}] (height, width). "
                 "Save masks at the original image size",
             )
-        elif isinstance(counts, str) and counts.isascii():
-            self.keep(index, counts.encode("ascii"))
-        elif isinstance(counts, bytes):
-            self.keep(index, counts)
-        elif isinstance(counts, list) and all(type(run) is int for run in counts):
-            self.plain(index, counts)
-        else:
-            self.fail(index, f"RLE counts are {quoted(counts)}, expected a string or whole numbers")
-
-    def plain(self, index: int, counts: list[int]) -> None:
-        if counts and min(counts) >= 0 and max(counts) <= rle.MAX_PIXELS:
-            self.keep(index, rle.encode(counts))
-        else:
-            self.fail(index, f"RLE counts are {quoted(counts)}, expected run lengths of at least 0")
-
-    def polygons(self, index: int, polygons: list[object]) -> None:
-        height, width = self.size_pairs[index]
-        wrong = next(filter(None, (polygon_fault(p, height, width) for p in polygons)), None)
-        if wrong:
-            self.fail(index, wrong)
-            return
-        merged = mask_api.merge(mask_api.frPyObjects(polygons, height, width))
-        self.keep(index, bytes(merged["counts"]))
-
-    def finish(self) -> MaskTable:
-        areas = np.zeros(len(self.sizes))
-        lengths = np.zeros(len(self.sizes), dtype=np.int64)
-        strings: list[bytes] = []
-        for begin in range(0, len(self.strings), _ROWS_AT_ONCE):
-            stop = begin + _ROWS_AT_ONCE
-            owners = np.array(self.owners[begin:stop], dtype=np.int64)
-            checked, kept, area = self._check(self.strings[begin:stop], owners)
-            areas[kept] = area
-            lengths[kept] = [len(string) for string in checked]
-            strings.extend(checked)
-        offsets = np.concatenate(([0], np.cumsum(lengths)))
-        return MaskTable(sizes=self.sizes, strings=b"".join(strings), offsets=offsets, areas=areas)
-
-    def _check(
-        self, strings: list[bytes], owners: np.ndarray
-    ) -> tuple[list[bytes], np.ndarray, np.ndarray]:
-        lengths = np.array([len(string) for string in strings], dtype=np.int64)
-        data = np.frombuffer(b"".join(strings), dtype=np.uint8)
-        good = rle.well_formed(data, lengths)
-        for row in np.flatnonzero(~good).tolist():
-            shown = quoted(strings[row])
-            self.fail(int(owners[row]), f"RLE counts {shown} are not COCO's compressed form")
-        if not good.all():
-            strings = [string for string, is_good in zip(strings, good, strict=True) if is_good]
-            data, lengths, owners = data[np.repeat(good, lengths)], lengths[good], owners[good]
-        runs = rle.decode_strings(data, lengths)
-        pixels = self.sizes[owners].prod(axis=1)
-        good = rle.fills(runs, pixels)
-        for row in np.flatnonzero(~good).tolist():
-            self.fail(int(owners[row]), _misses(runs.lengths(row), int(pixels[row])))
-        for row in rle.not_canonical(runs).tolist():
-            strings[row] = rle.encode(rle.merge_empty(runs.lengths(row).tolist()))
-        kept = [string for string, is_good in zip(strings, good, strict=True) if is_good]
-        return kept, owners[good], rle.areas(runs)[good].astype(np.float64)
+        if isinstance(counts, str | bytes) and counts and counts.isascii():
+            return counts if isinstance(counts, str) else counts.decode("ascii")
+        if isinstance(counts, list) and counts and {type(run) for run in counts} == {int}:
+            if min(counts) >= 0 and sum(counts) == height * width:
+                return rle.encode(counts).decode("ascii")
+            return self._fail(index, _misses(counts, height * width))
+        expected = "expected a compressed string, or run lengths of at least 0"
+        return self._fail(index, f"RLE counts are {quoted(counts)}, {expected}")
 
 
-def polygon_fault(polygon: object, height: int, width: int) -> str | None:
-    """What is wrong with one polygon `[x, y, x, y, ...]` in pixels, or None."""
-    if not isinstance(polygon, list) or not all(type(v) in (int, float) for v in polygon):
+def _runs(text: str, pixels: int) -> tuple[list[int], str | None]:
+    """Runs of a mask without its empty ones; what is wrong if it is none, beside an empty mask."""
+    runs = rle.decode(text.encode("ascii"))
+    if runs is None:
+        return [pixels], f"RLE counts {quoted(text)} are not COCO's compressed form"
+    if min(runs) < 0 or sum(runs) != pixels:
+        return [pixels], _misses(runs, pixels)
+    return rle.merge_empty(runs), None
+
+
+def _misses(runs: list[int], pixels: int) -> str:
+    return (
+        f"RLE runs sum to {quoted(sum(runs))} (smallest {quoted(min(runs))}), "
+        f"expected {pixels} = height x width, none negative"
+    )
+
+
+def polygon_faults(
+    shapes: Sequence[Sequence[object]], sizes: Int64[np.ndarray, "n 2"]
+) -> list[str | None]:
+    """What is wrong with the polygons `[x, y, x, y, ...]` in pixels of each object, or None."""
+    faults: list[str | None] = [None] * len(shapes)
+    polygons: list[Any] = list(chain.from_iterable(shapes))
+    numbers = _all_numbers(polygons)
+    good = list(range(len(shapes)))
+    if numbers is None:
+        faults = [next(filter(None, map(_spelling_fault, group)), None) for group in shapes]
+        good = [index for index, fault in enumerate(faults) if fault is None]
+        polygons = [polygon for index in good for polygon in shapes[index]]
+        numbers = np.array(list(chain.from_iterable(polygons)), dtype=np.float64)
+    if not polygons:
+        return faults
+    owner = np.repeat(good, [len(shapes[index]) for index in good])
+    height, width = sizes[owner].T
+    lengths = np.fromiter(map(len, polygons), np.int64, len(polygons))
+    begins = np.cumsum(lengths) - lengths
+    reach = np.maximum.reduceat(np.abs(numbers), begins)
+    after = np.roll(numbers, -2)  # the next point, and after a polygon's last one its first
+    for side in (0, 1):
+        after[begins + lengths - 2 + side] = numbers[begins + side]
+    around = np.add.reduceat(np.abs(numbers - after), begins)
+    far = reach > _FAR * np.maximum(height, width)
+    for place in np.flatnonzero(far | (around > _LONG * (height + width))).tolist():
+        image = f"{width[place]} x {height[place]}"
+        faults[owner[place]] = (
+            f"polygon reaches {reach[place]:g}, more than {_FAR:g} times the image of {image}"
+            if far[place]
+            else f"polygon is {around[place]:.3g} pixels long, more than any outline in {image}"
+        )
+    return faults
+
+
+def _all_numbers(polygons: Sequence[Any]) -> Float64[np.ndarray, " m"] | None:
+    """The numbers of all polygons in one row, or None if any is not as it should be."""
+    if not set(map(type, polygons)) <= {list, tuple}:
+        return None
+    if any(length < 6 or length % 2 for length in set(map(len, polygons))):
+        return None
+    numbers = list(chain.from_iterable(polygons))
+    if not set(map(type, numbers)) <= {int, float}:
+        return None
+    try:
+        values = np.array(numbers, dtype=np.float64)
+    except OverflowError:
+        return None
+    return values if np.isfinite(values).all() else None
+
+
+def _spelling_fault(polygon: object) -> str | None:
+    if not isinstance(polygon, list | tuple) or not set(map(type, polygon)) <= {int, float}:
         return f"polygon is {quoted(polygon)}, expected a list of numbers x, y, x, y, ..."
     if len(polygon) < 6 or len(polygon) % 2:
         return f"polygon has {len(polygon)} numbers, expected x, y pairs of at least 3 points"
-    if not all(map(records.is_finite, polygon)):
+    finite = -MAX_NUMBER <= min(polygon) <= max(polygon) <= MAX_NUMBER
+    if not finite or math.isnan(sum(polygon)):
         return "polygon holds a number that is not finite"
-    reach = _FAR * max(height, width)
-    if max(polygon) > reach or min(polygon) < -reach:
-        far = max(polygon, key=abs)
-        return f"polygon reaches {far:g}, more than {_FAR:g} times the image of {width} x {height}"
-    points = np.array(polygon, dtype=np.float64).reshape(-1, 2)
-    around = float(np.abs(np.diff(points, axis=0, append=points[:1])).sum())
-    if around > _LONG * (height + width):
-        return f"polygon is {around:.3g} pixels long, more than any outline in {width} x {height}"
     return None
-
-
-def _misses(lengths: np.ndarray, pixels: int) -> str:
-    return (
-        f"RLE runs sum to {int(lengths.sum())} (smallest {int(lengths.min())}), "
-        f"expected {pixels} = height x width, none negative"
-    )
 
 
 def mask_ious(

@@ -49,65 +49,62 @@ class Predictions:
 
 def canonical_order(predictions: Predictions) -> Predictions:
     """The same detections by image, falling score, box, class and mask."""
-    boxes, masks = predictions.boxes_xywh, predictions.masks
-    keys = (
-        masks.areas,
-        predictions.category_index,
-        *(boxes[:, side] for side in (3, 2, 1, 0)),
-        -predictions.scores,
-        predictions.image_index,
+    image, falling = predictions.image_index, -predictions.scores
+    order = np.lexsort((falling, image))
+    image, falling = image[order], falling[order]
+    same = (image[1:] == image[:-1]) & (falling[1:] == falling[:-1])
+    if same.any():
+        order = _ties_by_content(predictions, order, same)
+    return predictions if (np.diff(order) == 1).all() else predictions.take(order)
+
+
+def _ties_by_content(predictions: Predictions, order: np.ndarray, same: np.ndarray) -> np.ndarray:
+    """Put detections of equal image and score into the order of box, class and mask."""
+    group = np.concatenate(([0], np.cumsum(~same)))
+    tied = np.concatenate(([False], same)) | np.concatenate((same, [False]))
+    rows, places = order[tied], np.flatnonzero(tied)
+    keys = zip(
+        group[tied].tolist(),
+        predictions.boxes_xywh[rows].tolist(),
+        predictions.category_index[rows].tolist(),
+        predictions.masks.areas[rows].tolist(),
+        map(predictions.masks.string, rows.tolist()),
+        rows.tolist(),
+        strict=True,
     )
-    order = np.lexsort(keys)
-    return predictions.take(_by_string(predictions, order, np.stack(keys, axis=1)))
-
-
-def _by_string(predictions: Predictions, order: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """Put detections equal in every number into the order of their mask strings."""
-    if len(order) < 2 or not predictions.masks.present.any():
-        return order
-    equal = (keys[order[1:]] == keys[order[:-1]]).all(axis=1)
-    if not equal.any():
-        return order
-    masks = predictions.masks
-    group = np.concatenate(([0], np.cumsum(~equal)))
-    tied = np.flatnonzero(np.concatenate(([False], equal)) | np.concatenate((equal, [False])))
-
-    def key(place: int) -> tuple[int, bytes]:
-        row = int(order[place])
-        return int(group[place]), masks.string(row)
-
     result = order.copy()
-    result[tied] = order[sorted(tied.tolist(), key=key)]
+    result[places] = [key[-1] for key in sorted(keys)]
     return result
 
 
-def describe(predictions: Predictions, truth: GroundTruth) -> tuple[str, ...]:
-    """What was filled in or looks odd, in sentences."""
-    notes = []
-    without = len(truth.image_ids) - len(np.unique(predictions.image_index))
+def describe(predictions: Predictions, truth: GroundTruth) -> Iterator[str]:
+    """What looks odd, in sentences."""
+    images, classes = len(truth.image_ids), len(truth.category_ids)
+    without = int((np.bincount(predictions.image_index, minlength=images) == 0).sum())
     if without:
-        notes.append(f"Images without results: {without} of {len(truth.image_ids)}.")
+        yield f"Images without results: {without} of {images}."
     scores = predictions.scores
     if len(scores) and (scores.min() < 0 or scores.max() > 1):
-        notes.append(
+        yield (
             f"Scores run from {scores.min():g} to {scores.max():g}, expected [0, 1]: "
             "only their order counts."
         )
-    notes.extend(_box_notes(predictions, truth))
+    yield from _box_notes(predictions, truth)
     tied = _tied(predictions)
     if tied:
-        notes.append(
+        yield (
             f"{tied} detections share their score with another of the same image and class: they "
             "are ordered by box, and a tool that keeps the file's order may differ slightly."
         )
-    never = np.setdiff1d(predictions.category_index, truth.category_index)
+    annotated = np.bincount(truth.category_index, minlength=classes) > 0
+    found = np.bincount(predictions.category_index, minlength=classes) > 0
+    never = np.flatnonzero(found & ~annotated)
     if len(never):
         names = ", ".join(truth.category_names[i] for i in never[:5].tolist())
-        notes.append(
+        yield (
             f"Classes that are predicted but have no annotation: {len(never)} ({names}"
             f"{', ...' if len(never) > 5 else ''}). COCO AP leaves them out, they cost nothing."
         )
-    return tuple(notes)
 
 
 def _box_notes(predictions: Predictions, truth: GroundTruth) -> Iterator[str]:
@@ -129,8 +126,13 @@ def _box_notes(predictions: Predictions, truth: GroundTruth) -> Iterator[str]:
 
 
 def _tied(predictions: Predictions) -> int:
-    keys = (predictions.scores, predictions.category_index, predictions.image_index)
-    order = np.lexsort(keys)
-    stacked = np.stack(keys, axis=1)[order]
-    equal = (stacked[1:] == stacked[:-1]).all(axis=1)
-    return int((np.concatenate(([False], equal)) | np.concatenate((equal, [False]))).sum())
+    """Detections that share image, score and class with another; rows are in canonical order."""
+    image, scores = predictions.image_index, predictions.scores
+    same = (image[1:] == image[:-1]) & (scores[1:] == scores[:-1])
+    group = np.concatenate(([0], np.cumsum(~same)))
+    tied = np.concatenate(([False], same)) | np.concatenate((same, [False]))
+    if not same.any():
+        return 0
+    keys = np.stack((group[tied], predictions.category_index[tied]), axis=1)
+    counts = np.unique(keys, axis=0, return_counts=True)[1]
+    return int(counts[counts > 1].sum())

@@ -37,7 +37,10 @@ class MissingExtraError(EvaluateError):
 
 def quoted(value: object) -> str:
     """A value from an untrusted file in at most 80 printable ASCII characters."""
-    text = ascii(value)
+    try:
+        text = ascii(value)
+    except (RecursionError, ValueError):  # nested too deep, or a number of thousands of digits
+        text = f"a {type(value).__name__} too large to show"
     return text if len(text) <= 80 else text[:60] + f"... ({len(text)} characters)"
 
 
@@ -67,13 +70,6 @@ class Problems:
             self.lines.append(f"{where}: {what}")
         else:
             self.unseen += count
-
-    def merge(self, other: "Problems") -> None:
-        """Take over what another pass over the same file has found."""
-        room = MAX_SHOWN - len(self.lines)
-        self.lines.extend(other.lines[:room])
-        self.count += other.count
-        self.unseen += other.unseen + max(0, len(other.lines) - room)
 
     def raise_if_any(self) -> None:
         """Raise one `DataError` with the first problems and their number, or do nothing."""

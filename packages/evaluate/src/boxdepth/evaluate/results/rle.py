@@ -1,85 +1,70 @@
-"""COCO run-length masks in NumPy, many at once: checked and measured before C sees them.
+"""COCO run-length masks: thousands checked and measured at once before compiled code sees them.
 
 A mask of `height x width` pixels is a list of run lengths over its columns, background first. The
-compressed form writes each run from the third on as its difference to the run two before it, in
+compressed form writes each run from the fourth on as its difference to the run two before it, in
 groups of five bits plus a continuation bit, as characters 48 to 111 (pycocotools' `maskApi.c`).
 Nothing here trusts its input; everything after it may.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 
 _FIRST_CHARACTER = 48
-# 6 groups of five bits hold every run of a mask up to this size, and every difference of two.
-_MAX_GROUPS = 6
+# 7 groups of five bits hold every run of the largest mask, and every difference of two.
+_MAX_GROUPS = 7
+# The most pixels that are ever decoded at once: 16,384 x 16,384.
 MAX_PIXELS = 2**28
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Runs:
-    """Run lengths of `n` masks, one after the other.
+def measure(
+    data: UInt8[np.ndarray, " b"],
+    lengths: Int64[np.ndarray, " n"],
+    pixels: Int64[np.ndarray, " n"],
+) -> tuple[Bool[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+    """Which of the joined strings are canonical masks of their image, and how large each is.
 
-    Attributes:
-        first: background pixels before each mask's first object pixel.
-        pairs: an object run and the background run after it (0 at the end of a mask), per row.
-        counts: how many of these rows each mask has.
+    Canonical: in the alphabet, no run negative, none empty but the first, their sum the image's
+    pixels. What is not may still be a mask, with empty runs inside or beside a broken string:
+    `decode` tells.
+
+    Args:
+        data: characters of all strings, one after the other.
+        lengths: characters of each string.
+        pixels: height x width of each mask's image.
+
+    Returns:
+        Whether each is canonical, and object pixels (only meaningful where it is).
     """
-
-    first: Int64[np.ndarray, " n"]
-    pairs: Int64[np.ndarray, "r 2"]
-    counts: Int64[np.ndarray, " n"]
-
-    @property
-    def begins(self) -> Int64[np.ndarray, " n"]:
-        """Row of each mask's first pair."""
-        return np.asarray(np.cumsum(self.counts) - self.counts)
-
-    def lengths(self, index: int) -> Int64[np.ndarray, " m"]:
-        """All run lengths of one mask, background first."""
-        begin = int(self.begins[index])
-        pairs = self.pairs[begin : begin + int(self.counts[index])].reshape(-1)
-        return np.concatenate((self.first[index : index + 1], pairs))
+    spelled = _spelled(data, lengths)
+    if not spelled.all():
+        areas = np.zeros(len(lengths), dtype=np.int64)
+        good = spelled.copy()
+        kept = data[np.repeat(spelled, lengths)]
+        good[spelled], areas[spelled] = measure(kept, lengths[spelled], pixels[spelled])
+        return good, areas
+    numbers, counts = _numbers(data, lengths)
+    return _sums(numbers, counts, pixels)
 
 
-def well_formed(
-    data: UInt8[np.ndarray, " b"], lengths: Int64[np.ndarray, " n"]
-) -> Bool[np.ndarray, " n"]:
-    """Which strings are whole numbers in the alphabet of the format, none of them over-long."""
-    stops = np.cumsum(lengths)
-    good = lengths > 0
-    value = data - np.uint8(_FIRST_CHARACTER)  # wraps: what is below 48 ends up above 63
-    strange = np.flatnonzero(value > 63)
-    good[np.searchsorted(stops, strange, side="right")] = False
-    good[good] &= (value[stops[good] - 1] & 32) == 0
-    kept = np.flatnonzero(good)
-    if len(kept) != len(good):
-        data, stops = data[np.repeat(good, lengths)], np.cumsum(lengths[good])
-        value = data - np.uint8(_FIRST_CHARACTER)
-    ends = np.flatnonzero((value & 32) == 0)
-    too_long = ends[np.diff(ends, prepend=-1) > _MAX_GROUPS]
-    good[kept[np.searchsorted(stops, too_long, side="right")]] = False
-    return good
-
-
-def decode_strings(data: UInt8[np.ndarray, " b"], lengths: Int64[np.ndarray, " n"]) -> Runs:
-    """Runs of well-formed strings; lengths may still be negative or miss the image."""
-    numbers, ends = _numbers(data)
-    numbers_before = np.searchsorted(ends, np.concatenate(([0], np.cumsum(lengths))))
-    begins, sizes = numbers_before[:-1], np.diff(numbers_before)
-    counts = sizes // 2
-    pairs = np.zeros(2 * int(counts.sum()), dtype=np.int64)
-    rows = np.cumsum(counts) - counts
-    place = np.arange(len(numbers)) + np.repeat(2 * rows - begins - 1, sizes)
-    later = np.ones(len(numbers), dtype=bool)
-    later[begins] = False
-    pairs[place[later]] = numbers[later]
-    pairs = _undo_differences(pairs.reshape(-1, 2), rows, counts)
-    padded = sizes % 2 == 0
-    pairs[(rows + counts - 1)[padded], 1] = 0
-    return Runs(first=numbers[begins], pairs=pairs, counts=counts)
+def decode(text: bytes) -> list[int] | None:
+    """Run lengths of one string, background first; None where it is not COCO's form."""
+    runs: list[int] = []
+    number = shift = 0
+    for character in text:
+        value = character - _FIRST_CHARACTER
+        if not 0 <= value < 64 or shift >= 5 * _MAX_GROUPS:
+            return None
+        number |= (value & 31) << shift
+        shift += 5
+        if value & 32:
+            continue
+        if value & 16:
+            number -= 1 << shift
+        runs.append(number + runs[-2] if len(runs) > 2 else number)
+        number = shift = 0
+    return runs if runs and not shift else None
 
 
 def encode(lengths: Sequence[int]) -> bytes:
@@ -96,25 +81,6 @@ def encode(lengths: Sequence[int]) -> bytes:
     return bytes(text)
 
 
-def fills(runs: Runs, pixels: Int64[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
-    """Which masks have no negative run and cover their image exactly."""
-    good = (runs.first + _sums(runs.pairs[:, 0] + runs.pairs[:, 1], runs.counts) == pixels) & (
-        runs.first >= 0
-    )
-    negative = np.flatnonzero((runs.pairs[:, 0] < 0) | (runs.pairs[:, 1] < 0))
-    good[np.searchsorted(np.cumsum(runs.counts), negative, side="right")] = False
-    return np.asarray(good)
-
-
-def not_canonical(runs: Runs) -> Int64[np.ndarray, " m"]:
-    """Masks with empty runs inside, over which some C code loses its way."""
-    empty = (runs.pairs[:, 0] == 0) | (runs.pairs[:, 1] == 0)
-    stops = np.cumsum(runs.counts)
-    last = stops[runs.counts > 0] - 1
-    empty[last] = runs.pairs[last, 0] == 0
-    return np.unique(np.searchsorted(stops, np.flatnonzero(empty), side="right"))
-
-
 def merge_empty(lengths: Sequence[int]) -> list[int]:
     """The same mask without empty runs inside or at the end."""
     merged: list[int] = []
@@ -128,33 +94,7 @@ def merge_empty(lengths: Sequence[int]) -> list[int]:
     return merged
 
 
-def areas(runs: Runs) -> Int64[np.ndarray, " n"]:
-    """Object pixels of each mask."""
-    return _sums(runs.pairs[:, 0], runs.counts)
-
-
-def bounding_boxes(runs: Runs, heights: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, "n 4"]:
-    """Tight boxes xywh in pixels, zeros for an empty mask (pycocotools' `toBbox`)."""
-    boxes = np.zeros((len(runs.counts), 4), dtype=np.int64)
-    full = np.flatnonzero(runs.counts > 0)
-    if not len(full):
-        return boxes
-    begins, counts = runs.begins[full], runs.counts[full]
-    sizes = runs.pairs[:, 0] + runs.pairs[:, 1]
-    before = np.cumsum(sizes) - sizes
-    start = before + np.repeat(runs.first[full] - before[begins], counts)
-    last = start + runs.pairs[:, 0] - 1
-    height = np.repeat(heights[full], counts)
-    spans = start // height < last // height
-    top = np.minimum.reduceat(np.where(spans, 0, start % height), begins)
-    bottom = np.maximum.reduceat(np.where(spans, height - 1, last % height), begins)
-    left = start[begins] // heights[full]
-    right = last[begins + counts - 1] // heights[full]
-    boxes[full] = np.stack((left, top, right - left + 1, bottom - top + 1), axis=1)
-    return boxes
-
-
-def to_mask(lengths: Int64[np.ndarray, " r"], height: int, width: int) -> Bool[np.ndarray, "h w"]:
+def to_mask(lengths: Sequence[int], height: int, width: int) -> Bool[np.ndarray, "h w"]:
     """The pixels of one mask from its run lengths."""
     value = np.arange(len(lengths)) % 2 == 1
     return np.repeat(value, lengths).reshape(width, height).T
@@ -167,32 +107,93 @@ def from_mask(mask: Bool[np.ndarray, "h w"]) -> list[int]:
     return merge_empty(np.diff(edges).tolist())
 
 
-def _numbers(data: UInt8[np.ndarray, " b"]) -> tuple[np.ndarray, np.ndarray]:
-    """The signed numbers in joined strings, and the place of the last character of each."""
+def _spelled(
+    data: UInt8[np.ndarray, " b"], lengths: Int64[np.ndarray, " n"]
+) -> Bool[np.ndarray, " n"]:
+    """Which strings are whole numbers in the alphabet, none of them over-long."""
+    value = data - np.uint8(_FIRST_CHARACTER)  # wraps: what is below 48 ends up above 63
+    more = value > 31
+    full = lengths > 0
+    stops = np.cumsum(lengths)
+    good = full.copy()
+    good[full] = ~more[stops[full] - 1]
+    faults = np.flatnonzero(value > 63)
+    if more.size > _MAX_GROUPS:  # characters that say for the seventh time that more is to come
+        long = more[_MAX_GROUPS - 1 :].copy()
+        for earlier in range(1, _MAX_GROUPS):
+            long &= more[_MAX_GROUPS - 1 - earlier : -earlier]
+        faults = np.concatenate((faults, np.flatnonzero(long) + _MAX_GROUPS - 1))
+    good[np.searchsorted(stops, faults, side="right")] = False
+    return good
+
+
+def _numbers(
+    data: UInt8[np.ndarray, " b"], lengths: Int64[np.ndarray, " n"]
+) -> tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, " n"]]:
+    """The signed numbers in joined strings, and how many each string holds."""
     value = data - np.uint8(_FIRST_CHARACTER)
-    ends = np.flatnonzero((value & 32) == 0)
-    groups = np.diff(ends, prepend=-1)
-    numbers = (value[ends] & 31).astype(np.int64)
-    numbers -= (numbers & 16) << 1
-    for earlier in range(1, _MAX_GROUPS):
-        longer = np.flatnonzero(groups > earlier)
-        if not len(longer):
-            break
-        numbers[longer] = (numbers[longer] << 5) + (value[ends[longer] - earlier] & 31)
-    return numbers, ends
+    more = value > 31
+    low = value & np.uint8(31)
+    signed = ((low ^ np.uint8(16)).view(np.int8) - np.int8(16)).astype(np.int16)
+    # Most numbers are one or two groups: both at once for every character, then the few longer.
+    joined = signed.copy()
+    np.copyto(joined[1:], (signed[1:] << 5) | low[:-1], where=more[:-1])
+    ends = np.flatnonzero(~more)
+    numbers = joined[ends].astype(np.int64)
+    longer = np.flatnonzero(more[1:-1] & more[:-2] & ~more[2:]) + 2
+    place, total, step = np.searchsorted(ends, longer), signed[longer].astype(np.int64), 1
+    while len(longer):
+        total = (total << 5) | low[longer - step]
+        numbers[place] = total
+        step += 1
+        on = longer >= step
+        on[on] = more[longer[on] - step]
+        longer, place, total = longer[on], place[on], total[on]
+    counts = np.diff(np.searchsorted(ends, np.concatenate(([0], np.cumsum(lengths)))))
+    return numbers, counts
 
 
-def _undo_differences(
-    pairs: Int64[np.ndarray, "r 2"], rows: Int64[np.ndarray, " n"], counts: Int64[np.ndarray, " n"]
-) -> Int64[np.ndarray, "r 2"]:
-    full = counts > 0
-    total = np.cumsum(pairs, axis=0)
-    begins = rows[full]
-    total -= np.repeat(total[begins] - pairs[begins], counts[full], axis=0)
-    return total
+def _sums(
+    numbers: Int64[np.ndarray, " m"],
+    counts: Int64[np.ndarray, " n"],
+    pixels: Int64[np.ndarray, " n"],
+) -> tuple[Bool[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+    """Undo the differences: are all runs positive, do they fill the image, what is the area?
+
+    Runs of one colour are running sums over every second number, so with two zeros in front two
+    strided sums over everything serve all masks at once: each then subtracts where it began.
+    """
+    padded = np.concatenate((np.zeros(2, dtype=np.int64), numbers))
+    for parity in (0, 1):
+        np.cumsum(padded[parity::2], out=padded[parity::2])
+    first = np.cumsum(counts) - counts + 2
+    begin = padded[first] - padded[first - 2]  # each mask's first run, background
+    least, total = np.zeros((2, len(counts)), np.int64), np.zeros((2, len(counts)), np.int64)
+    for colour in (0, 1):  # object runs stand at 1, 3, ...; background ones after the first at 2, 4
+        runs = (counts - colour) // 2
+        starts = first + 1 + colour
+        base = padded[starts - 2]
+        least[colour], total[colour] = _strided(padded, starts, runs)
+        least[colour] -= base
+        total[colour] -= base * runs
+        least[colour][runs == 0] = 1
+    good = (begin >= 0) & (least > 0).all(axis=0) & (begin + total.sum(axis=0) == pixels)
+    return good, total[0]
 
 
-def _sums(values: Int64[np.ndarray, " r"], counts: Int64[np.ndarray, " n"]) -> np.ndarray:
-    total = np.concatenate(([0], np.cumsum(values)))
-    stops = np.cumsum(counts)
-    return np.asarray(total[stops] - total[stops - counts])
+def _strided(
+    sums: Int64[np.ndarray, " m"], starts: Int64[np.ndarray, " n"], runs: Int64[np.ndarray, " n"]
+) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+    """Smallest value and sum of `runs` values from each start, two apart; zeros for no runs."""
+    least, total = np.zeros(len(starts), np.int64), np.zeros(len(starts), np.int64)
+    for parity in (0, 1):
+        mine = np.flatnonzero((starts % 2 == parity) & (runs > 0))
+        if not len(mine):
+            continue
+        column = sums[parity::2]
+        begins = starts[mine] // 2
+        cuts = np.stack((begins, begins + runs[mine]), axis=1).reshape(-1)
+        cuts = cuts[:-1] if cuts[-1] == len(column) else cuts
+        least[mine] = np.minimum.reduceat(column, cuts)[::2]
+        total[mine] = np.add.reduceat(column, cuts)[::2]
+    return least, total
