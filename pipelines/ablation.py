@@ -42,13 +42,12 @@ class Variant:
     def config(self, study: "Study") -> RunConfig:
         """The variant's run, apart from its seed."""
         config = study.row_config(ROWS[self.row])
-        data = config.data.model_copy(
-            update={"train": study.store("train2017", exact=self.exact_depth), "val": None}
-        )
+        store = study.store("train2017", exact=self.exact_depth)
+        data = config.data.changed(train=store, val=None)
         every = min(config.losses.warmup_iterations or 1, config.schedule.iterations)
         keep = config.schedule.iterations // every + 1
-        checkpoints = config.checkpoints.model_copy(update={"every": every, "keep": keep})
-        config = config.model_copy(update={"data": data, "checkpoints": checkpoints})
+        checkpoints = config.checkpoints.changed(every=every, keep=keep)
+        config = config.changed(data=data, checkpoints=checkpoints)
         return apply_overrides(config, [*self.settings, *study.settings])
 
 
@@ -182,7 +181,7 @@ def run_variant(study: Study, name: str, seed: int) -> None:
         return
     variant = VARIANTS[name]
     folder.mkdir(parents=True, exist_ok=True)
-    config = variant.config(study).model_copy(update={"seed": seed})
+    config = variant.config(study).changed(seed=seed)
     asked = folder / "asked.json"
     asked.write_text(config.model_dump_json(indent=2) + "\n")
     device = ("--device", study.device)

@@ -9,7 +9,6 @@ depth in the score, where the two choose differently. `compare` (its Fig. 5): pr
 or more runs side by side.
 """
 
-import functools
 import itertools
 import json
 from collections.abc import Iterator, Sequence
@@ -28,9 +27,10 @@ from boxdepth.trainer.cli.predict import load_model
 from boxdepth.trainer.config import Augmentation, RunConfig
 from boxdepth.trainer.data.collate import collate
 from boxdepth.trainer.data.store_dataset import TrainingSet
-from boxdepth.trainer.distill.matchers import match_by_depth
-from boxdepth.trainer.distill.pseudo import Distiller, pseudo_masks
+from boxdepth.trainer.distill.pseudo import PseudoRules, pseudo_masks
+from boxdepth.trainer.distill.rules import Matching
 from boxdepth.trainer.structures import Batch
+from boxdepth.trainer.targets.mask_grid import mask_grid
 from quickstart_report import (
     PALETTE,
     by_image,
@@ -87,8 +87,8 @@ def _plain(config: RunConfig) -> RunConfig:
     augmentation = Augmentation(
         short_sides=(inference.short_side,), max_size=inference.max_size, flip=0
     )
-    data = config.data.model_copy(update={"augmentation": augmentation, "supervision": "boxes"})
-    return config.model_copy(update={"data": data})
+    data = config.data.changed(augmentation=augmentation, supervision="boxes")
+    return config.changed(data=data)
 
 
 def _differences(
@@ -98,11 +98,14 @@ def _differences(
     device: torch.device,
     look_at: int,
 ) -> Iterator[Difference]:
-    plain = replace(assemble.distiller(config), short_side=None, batch_stats=False)
-    ways = [_matched_by(plain, alpha=1.0, beta=0.0), _matched_by(plain, alpha=0.8, beta=0.2)]
+    rules = assemble.pseudo_rules(config)
+    ways = [_matched_by(rules, alpha=1.0, beta=0.0), _matched_by(rules, alpha=0.8, beta=0.2)]
     for index in range(min(look_at, len(dataset))):
         batch = collate([dataset.load(index, epoch=0)]).to(device)
-        overlap, depth = (pseudo_masks(teacher, batch, way, progress=1.0).mask for way in ways)
+        grid = mask_grid(batch)
+        overlap, depth = (
+            pseudo_masks(teacher, batch, grid, way, progress=1.0).mask for way in ways
+        )
         common = (overlap * depth).sum(dim=(1, 2))
         union = torch.maximum(overlap, depth).sum(dim=(1, 2))
         boxes = (common < 0.9 * union).nonzero()[:, 0].tolist()
@@ -110,9 +113,15 @@ def _differences(
             yield Difference(batch=batch, boxes=boxes, by_overlap=overlap, with_depth=depth)
 
 
-def _matched_by(distiller: Distiller, *, alpha: float, beta: float) -> Distiller:
-    matcher = functools.partial(match_by_depth, alpha=alpha, beta=beta)
-    return replace(distiller, matcher=matcher)
+def _matched_by(rules: PseudoRules, *, alpha: float, beta: float) -> PseudoRules:
+    """Matched with these weights, at the student's size, by a teacher that stays as it is."""
+    distillation = rules.distillation.changed(
+        method="depth_matching",
+        matching=Matching(alpha=alpha, beta=beta),
+        teacher_short_side=None,
+        teacher_batch_stats=False,
+    )
+    return replace(rules, distillation=distillation)
 
 
 def _panels(difference: Difference) -> list[np.ndarray]:

@@ -121,12 +121,11 @@ def write_config(
         config = apply_overrides(config_of(row, data, scale=scale), settings)
     except ConfigError as error:
         raise typer.BadParameter(str(error), param_hint="--set") from error
-    unseen = config.data.model_copy(update={"train": None, "val": None})
-    config = config.model_copy(update={"seed": seed, "data": unseen})
+    unseen = config.data.changed(train=None, val=None)
+    config = config.changed(seed=seed, data=unseen)
     if backbone_weights is not None:
-        backbone = config.model.backbone.model_copy(update={"weights": backbone_weights})
-        model = config.model.model_copy(update={"backbone": backbone})
-        config = config.model_copy(update={"model": model})
+        backbone = config.model.backbone.changed(weights=backbone_weights)
+        config = config.changed(model=config.model.changed(backbone=backbone))
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "asked.json"
     path.write_text(config.model_dump_json(indent=2) + "\n")

@@ -106,7 +106,7 @@ def test_boxteacher_equals_its_preset(rows: ModuleType) -> None:
 
     ours = rows.config_of(rows.ROWS["boxteacher-r50-1x"], "coco")
     preset = PRESETS["boxteacher_r50_1x"]()
-    same = ours.model_copy(update={"name": preset.name})
+    same = ours.changed(name=preset.name)
     assert same.model_dump() == preset.model_dump()
 
 

@@ -64,7 +64,6 @@ def make_batch(*, images: int, boxes: int, size: tuple[int, int]) -> Batch:
         masks=None,
         has_mask=torch.zeros(images * boxes, dtype=torch.bool),
         image_ids=tuple(range(images)),
-        original_sizes=(size,) * images,
     )
 
 
@@ -91,7 +90,7 @@ def main() -> None:
     asked = parser.parse_args()
     device = torch.device(asked.device)
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    assemble.match_by_depth = timed(matchers.match_by_depth, wait)
+    matchers.match_by_depth = timed(matchers.match_by_depth, wait)
     height, width = (int(side) for side in asked.size.split("x"))
     torch.manual_seed(0)
     batch = make_batch(images=asked.images, boxes=asked.boxes, size=(height, width))

@@ -27,22 +27,30 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from boxdepth.trainer import config
-from boxdepth.trainer.affinity import color_maps, trusted_pairs
-from boxdepth.trainer.assign import assign_targets, select_positives
 from boxdepth.trainer.build import build_model
-from boxdepth.trainer.criterion import LossSpec, compute_losses
+from boxdepth.trainer.criterion import (
+    Losses,
+    LossRules,
+    MaskTargets,
+    StudentPass,
+    compute_losses,
+)
 from boxdepth.trainer.geometry.boxes import raster_centers
 from boxdepth.trainer.geometry.grid import cell_locations
 from boxdepth.trainer.geometry.resize import aligned_bilinear
 from boxdepth.trainer.model.condinst import CondInst
 from boxdepth.trainer.model.dynamic_mask_head import mask_outputs, split_params
 from boxdepth.trainer.model.weights import load_adelaidet
-from boxdepth.trainer.predict import detect, predict_masks
+from boxdepth.trainer.predict import DetectionLimits, detect, predict_masks
 from boxdepth.trainer.structures import Batch, DenseOutputs, Positives, Targets
+from boxdepth.trainer.targets.assign import Assignment, assign_targets
+from boxdepth.trainer.targets.mask_grid import lab_of_cells, mask_grid
+from boxdepth.trainer.targets.pairs import PairRule, trusted_pairs
+from boxdepth.trainer.targets.sampling import Sampling, select_positives
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 STEP = 20_000
-SPEC = LossSpec(consistency=0, depth=0)
+RULES = LossRules(losses=Losses(consistency=0, depth=0))
 RECORDED_LOSSES = {
     "classification": 1.26406,
     "box": 0.70201,
@@ -128,7 +136,6 @@ def make_batch(recipe: ModuleType, height: int, width: int, images: int = 2) -> 
         masks=None,
         has_mask=torch.zeros(8 * images, dtype=torch.bool),
         image_ids=tuple(range(images)),
-        original_sizes=((height, width),) * images,
     )
 
 
@@ -141,16 +148,8 @@ class Inputs:
 
 
 def targets_and_positives(outputs: DenseOutputs, batch: Batch) -> tuple[Targets, Positives]:
-    targets = assign_targets(
-        batch.boxes_xyxy,
-        batch.labels,
-        batch.image_index,
-        batch.centers_xy,
-        num_images=len(batch.images),
-        num_classes=80,
-        level_shapes=outputs.level_shapes,
-    )
-    return targets, select_positives(targets, outputs, num_boxes=len(batch.labels))
+    targets = assign_targets(batch.ground_truth, outputs.level_shapes, Assignment(), num_classes=80)
+    return targets, select_positives(targets, outputs, Sampling(), num_boxes=len(batch.labels))
 
 
 def mask_part(model: CondInst, batch: Batch, inputs: Inputs, clock: Clock) -> Tensor:
@@ -162,18 +161,11 @@ def mask_part(model: CondInst, batch: Batch, inputs: Inputs, clock: Clock) -> Te
     with clock.time("dynamic head"):
         masks = mask_outputs(outputs.mask_features, positives, model.mask_head)
     with clock.time("pairs"):
-        pairs = trusted_pairs(batch)
+        grid = mask_grid(batch)
+        learns = MaskTargets(grid=grid, sources=trusted_pairs(grid, PairRule()))
     with clock.time("losses"):
-        terms = compute_losses(
-            outputs,
-            batch,
-            spec=SPEC,
-            step=STEP,
-            targets=targets,
-            positives=positives,
-            masks=masks,
-            pairs=pairs,
-        )
+        student = StudentPass(outputs=outputs, targets=targets, positives=positives, masks=masks)
+        terms = compute_losses(student, batch, learns, rules=RULES, step=STEP)
     return terms.total()
 
 
@@ -189,16 +181,15 @@ def textbook_mask_part(model: CondInst, batch: Batch, inputs: Inputs, clock: Clo
     weights = (similar[positives.box_index] >= 0.3).float() * own
     pairwise = _pairwise_unfolded(logits)
     color = (pairwise * weights).sum() / weights.sum().clamp(min=1)
-    detection = compute_losses(
-        outputs,
-        batch,
-        spec=replace(SPEC, projection=0, color=0),
-        step=STEP,
+    student = StudentPass(
+        outputs=outputs,
         targets=targets,
         positives=positives,
         masks=mask_outputs(outputs.mask_features[:, :, :1, :1], positives, model.mask_head),
-        pairs=None,
     )
+    only_boxes = LossRules(losses=Losses(projection=0, color=0, consistency=0, depth=0))
+    learns = MaskTargets(grid=mask_grid(batch))
+    detection = compute_losses(student, batch, learns, rules=only_boxes, step=STEP)
     return detection.total() + projection.mean() + color
 
 
@@ -219,7 +210,7 @@ def _grouped_head(features: Tensor, positives: Positives, model: CondInst) -> Te
 
 
 def _similarity_per_box(batch: Batch) -> tuple[Tensor, Tensor]:
-    lab = color_maps(batch.images)
+    lab = lab_of_cells(batch.images)
     similar = torch.exp(-0.5 * (lab[:, :, None] - _neighbours(lab)).norm(dim=1))
     valid = batch.valid[:, 2::4, 2::4].float()
     similar = similar * _neighbours(valid[:, None])[:, 0]
@@ -290,16 +281,12 @@ def step(
                 )
                 targets, positives = targets_and_positives(outputs, batch)
                 masks = mask_outputs(outputs.mask_features, positives, model.mask_head)
-                terms = compute_losses(
-                    outputs,
-                    batch,
-                    spec=SPEC,
-                    step=STEP,
-                    targets=targets,
-                    positives=positives,
-                    masks=masks,
-                    pairs=trusted_pairs(batch),
+                student = StudentPass(
+                    outputs=outputs, targets=targets, positives=positives, masks=masks
                 )
+                grid = mask_grid(batch)
+                learns = MaskTargets(grid=grid, sources=trusted_pairs(grid, PairRule()))
+                terms = compute_losses(student, batch, learns, rules=RULES, step=STEP)
         with clock.time("backward"):
             optimizer.zero_grad()
             terms.total().backward()
@@ -316,10 +303,10 @@ def infer(model: CondInst, batch: Batch, clock: Clock) -> int:
         with clock.time("network"):
             outputs = model(images, sizes)
         with clock.time("detections"):
-            found = detect(outputs, sizes)
+            found = detect(outputs, batch.frames[:1], DetectionLimits())
         with clock.time("masks"):
             (instances,) = predict_masks(
-                outputs, found, model.mask_head, original_sizes=batch.original_sizes[:1]
+                outputs, found, model.mask_head, original_sizes=batch.frames[:1]
             )
     return len(instances.masks)
 

@@ -8,10 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from boxdepth.trainer.affinity import rgb_to_lab
-from boxdepth.trainer.criterion import LossSpec, compute_losses
+from boxdepth.trainer.criterion import (
+    Losses,
+    LossRules,
+    MaskTargets,
+    PseudoTerms,
+    StudentPass,
+    compute_losses,
+)
 from boxdepth.trainer.distill.box_teacher import assign_greedily
-from boxdepth.trainer.distill.teacher import teacher_momentum
+from boxdepth.trainer.distill.ema import teacher_momentum
+from boxdepth.trainer.geometry.lab import rgb_to_lab
+from boxdepth.trainer.geometry.neighbours import neighbour_offsets
 from boxdepth.trainer.losses.mask_affinity import mask_affinity
 from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec, mask_outputs
 from boxdepth.trainer.structures import (
@@ -23,6 +31,7 @@ from boxdepth.trainer.structures import (
     Targets,
     TrustedPairs,
 )
+from boxdepth.trainer.targets.mask_grid import mask_grid
 
 Arrays = dict[str, torch.Tensor]
 LOSSES = {
@@ -69,7 +78,7 @@ def test_our_assignment_leaves_the_best_prediction_its_box(units: Arrays) -> Non
 
 def test_affinity(units: Arrays, compare: Any) -> None:
     valid = units["affinity/valid"].bool().expand(4, -1, -1)
-    affinity = mask_affinity(units["affinity/masks"].float(), valid)
+    affinity = mask_affinity(units["affinity/masks"].float(), valid, neighbour_offsets(3, 2))
     compare.close(affinity, units["affinity/out"], what="affinity/out")
 
 
@@ -112,23 +121,27 @@ def _terms(
     boxes = units["losses/box_bitmasks"].bool()
     weights = units["losses/weights"]
     trusted = units["losses/color_similarity"] >= 0.3
-    spec = LossSpec(pseudo_mask=0.5, mask_affinity=0.1, pseudo_warmup_start=0, depth=0)
-    return compute_losses(
-        _nothing_detected(),
-        _batch(boxes, valid=units["affinity/valid"].bool()),
-        spec=spec,
-        step=4999,
+    batch = _batch(boxes, valid=units["affinity/valid"].bool())
+    student = StudentPass(
+        outputs=_nothing_detected(),
         targets=_background(),
         positives=replace(positives, image_index=positives.box_index),
         masks=mask_outputs(features, positives, MaskHeadSpec(depth="off")),
-        pairs=TrustedPairs(color=trusted, depth=trusted),
-        pseudo=PseudoMasks(
-            mask=units["affinity/masks"].float() * boxes * (weights > 0)[:, None, None],
-            score=weights,
-            keep=weights > 0,
-            weight=weights,
-        ),
     )
+    taught = PseudoMasks(
+        mask=units["affinity/masks"].float() * boxes * (weights > 0)[:, None, None],
+        score=weights,
+        keep=weights > 0,
+        weight=weights,
+    )
+    learns = MaskTargets(
+        grid=mask_grid(batch),
+        sources=(TrustedPairs(source="color", term="color", pairs=trusted),),
+        pseudo=(taught,),
+    )
+    pseudo = PseudoTerms(method="box_teacher", start=0, gamma=0.5, mask_affinity=0.1)
+    rules = LossRules(losses=Losses(depth=0), pseudo=pseudo)
+    return compute_losses(student, batch, learns, rules=rules, step=4999)
 
 
 def _batch(bitmaps: torch.Tensor, *, valid: torch.Tensor) -> Batch:
@@ -154,7 +167,6 @@ def _batch(bitmaps: torch.Tensor, *, valid: torch.Tensor) -> Batch:
         masks=None,
         has_mask=torch.zeros(count, dtype=torch.bool),
         image_ids=tuple(range(count)),
-        original_sizes=(size,) * count,
     )
 
 
@@ -175,6 +187,7 @@ def _background() -> Targets:
     return Targets(
         label=torch.ones_like(five),
         box_index=torch.full_like(five, -1),
+        positives=five[:0],
         location_xy=torch.zeros(5, 2),
         level=five,
         image_index=torch.zeros_like(five),

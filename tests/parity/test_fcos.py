@@ -9,28 +9,36 @@ import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-from boxdepth.trainer.assign import (
-    assign_targets,
-    centerness,
-    gather_rows,
-    positive_rows,
-    regression_targets,
+from boxdepth.trainer.criterion import (
+    Losses,
+    LossRules,
+    MaskTargets,
+    StudentPass,
+    compute_losses,
 )
-from boxdepth.trainer.criterion import LossSpec, compute_losses
-from boxdepth.trainer.geometry.boxes import box_centers, raster_centers
+from boxdepth.trainer.geometry.boxes import raster_centers
 from boxdepth.trainer.geometry.grid import pyramid_locations
+from boxdepth.trainer.geometry.levels import gather_rows
 from boxdepth.trainer.losses.focal import sigmoid_focal_sum
 from boxdepth.trainer.losses.iou import smoothed_ious
-from boxdepth.trainer.predict import detect
+from boxdepth.trainer.predict import DetectionLimits, detect
 from boxdepth.trainer.structures import (
     FPN_STRIDES,
     Batch,
     DenseOutputs,
+    GroundTruth,
     LossTerms,
     MaskOutputs,
     Positives,
     Targets,
 )
+from boxdepth.trainer.targets.assign import (
+    Assignment,
+    assign_targets,
+    centerness,
+    regression_targets,
+)
+from boxdepth.trainer.targets.mask_grid import mask_grid
 
 LEVELS = ("p3", "p4", "p5", "p6", "p7")
 CLASSES = 5
@@ -49,25 +57,23 @@ def boxes_of(d: Mapping[str, np.ndarray], *images: int | None) -> dict[str, Tens
     }
 
 
+def box_centers(boxes_xyxy: Tensor) -> Tensor:
+    """(x, y) of each box's middle."""
+    return (boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2
+
+
 def assigned(boxes: dict[str, Tensor], centers: Tensor, **options: Any) -> Targets:
-    images = options.pop("num_images", 2)
-    return assign_targets(
-        **boxes,
-        centers_xy=centers,
-        num_images=images,
-        num_classes=CLASSES,
-        level_shapes=SHAPES,
-        **options,
-    )
+    truth = GroundTruth(**boxes, centers_xy=centers, num_images=options.pop("num_images", 2))
+    return assign_targets(truth, SHAPES, Assignment(**options), num_classes=CLASSES)
 
 
 def compare_targets(
     compare: Any, d: Mapping[str, np.ndarray], case: str, targets: Targets, boxes: Tensor
 ) -> None:
     """Labels everywhere; what only a positive location has, there."""
-    rows = positive_rows(targets)
+    rows = targets.positives
     strides = torch.tensor(FPN_STRIDES)[targets.level[rows]][:, None]
-    ltrb = regression_targets(targets, rows, boxes) / strides
+    ltrb = regression_targets(targets, boxes) / strides
     compare.close(targets.label, d[f"{case}/labels"], what=f"{case}/labels")
     compare.close(targets.box_index[rows], d[f"{case}/target_inds"][rows], what="target_inds")
     compare.close(ltrb, d[f"{case}/reg_targets"][rows], what=f"{case}/reg_targets")
@@ -141,13 +147,13 @@ def test_an_empty_first_mask_costs_the_reference_its_image_but_not_us(
     centers = polygon_centroids(d, compare)
     second = boxes["image_index"] == 1
     targets = assigned({k: v[second] for k, v in boxes.items()}, centers[second])
-    rows = positive_rows(targets)
+    rows = targets.positives
     compare.close(targets.label, d["first_mask_empty/labels"], what="labels")
     skipped = int((~second).sum())
     compare.close(
         targets.box_index[rows] + skipped, d["first_mask_empty/target_inds"][rows], what="inds"
     )
-    ltrb = regression_targets(targets, rows, boxes["boxes_xyxy"][second])
+    ltrb = regression_targets(targets, boxes["boxes_xyxy"][second])
     ltrb = ltrb / torch.tensor(FPN_STRIDES)[targets.level[rows]][:, None]
     compare.close(ltrb, d["first_mask_empty/reg_targets"][rows], what="reg_targets")
     compare.close(centerness(ltrb), d["first_mask_empty/ctrness_targets"], what="ctrness")
@@ -169,7 +175,6 @@ def fcos_batch(boxes: dict[str, Tensor]) -> Batch:
         masks=None,
         has_mask=torch.zeros(m, dtype=torch.bool),
         image_ids=(0, 1),
-        original_sizes=(SIZE, SIZE),
     )
 
 
@@ -194,16 +199,17 @@ def detection_losses(
         image_index=nothing,
         params=torch.zeros(0, 1),
     )
-    terms = compute_losses(
-        outputs,
-        fcos_batch(boxes),
-        spec=LossSpec(projection=0, color=0, consistency=0, depth=0, **spec),
-        step=0,
+    student = StudentPass(
+        outputs=outputs,
         targets=targets,
         positives=positives,
         masks=MaskOutputs(logits=torch.zeros(0, 1, 64, 80), depth=None),
-        pairs=None,
     )
+    batch, quality = fcos_batch(boxes), spec.pop("quality_target", "centerness")
+    weights = Losses(projection=0, color=0, consistency=0, depth=0, **spec)
+    rules = LossRules(losses=weights, quality=quality)
+    learns = MaskTargets(grid=mask_grid(batch))
+    terms = compute_losses(student, batch, learns, rules=rules, step=0)
     return terms, targets
 
 
@@ -239,11 +245,11 @@ def test_losses(recorded: Any, compare: Any, case: str, spec: dict[str, str]) ->
     for name, levels in leaves.items():
         for p, leaf in zip(LEVELS, levels, strict=True):
             compare.close(leaf.grad, d[f"{case}/grad_{name}/{p}"], 1e-4, what=f"grad {name}/{p}")
-    rows = positive_rows(targets)
+    rows = targets.positives
     strides = torch.tensor(FPN_STRIDES)[targets.level[rows]][:, None]
     predicted = gather_rows(leaves["bbox_reg"], rows, targets.level[rows])
     boxes = boxes_of(g, 0, 1)["boxes_xyxy"]
-    target = regression_targets(targets, rows, boxes) / strides
+    target = regression_targets(targets, boxes) / strides
     iou, giou = smoothed_ious(predicted, target)
     compare.close(iou, d[f"{case}/iou"], what="iou")
     compare.close(giou, d[f"{case}/giou"], what="giou")
@@ -268,7 +274,7 @@ def test_losses_by_a_moving_number_of_positives(recorded: Any, compare: Any) -> 
     leaves = leaves_of(d)
     terms, targets = detection_losses(boxes_of(g, 0, 1), leaves)
     rows = torch.cat([x.permute(0, 2, 3, 1).flatten(0, 2) for x in leaves["cls_logits"]])
-    moving = 0.9 * 100 + 0.1 * len(positive_rows(targets))
+    moving = 0.9 * 100 + 0.1 * len(targets.positives)
     loss = sigmoid_focal_sum(rows, targets.label) / moving
     compare.close(loss, d["normalizer_moving_fg/loss_fcos_cls"], what="cls")
     compare.close(terms.values["box"], d["normalizer_moving_fg/loss_fcos_loc"], what="loc")
@@ -307,7 +313,7 @@ def test_decoding(recorded: Any, compare: Any, case: str, options: dict[str, Any
         controller=levels["top_feat"],
         mask_features=torch.zeros(2, 1, 12, 16),
     )
-    for i, found in enumerate(detect(outputs, torch.tensor([[96, 128]] * 2), **options)):
+    for i, found in enumerate(detect(outputs, [(96, 128)] * 2, DetectionLimits(**options))):
         for name, ours in {
             "boxes": found.boxes_xyxy,
             "scores": found.scores,

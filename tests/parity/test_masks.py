@@ -9,28 +9,35 @@ import pytest
 import torch
 from torch import Tensor
 
-from boxdepth.trainer.affinity import color_maps, color_pairs, rgb_to_lab, similarity
 from boxdepth.trainer.geometry.boxes import box_areas, box_bitmaps, raster_centers
+from boxdepth.trainer.geometry.lab import rgb_to_lab
 from boxdepth.trainer.geometry.neighbours import neighbour_offsets, overlap
 from boxdepth.trainer.geometry.resize import pooled, subsampled
 from boxdepth.trainer.losses.dice import dice_losses
 from boxdepth.trainer.losses.pairwise import disagreement, pairwise_sums
 from boxdepth.trainer.losses.projection import projection_losses
+from boxdepth.trainer.model import dynamic_mask_head
 from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec, mask_outputs
-from boxdepth.trainer.structures import Positives
+from boxdepth.trainer.structures import MaskGrid, Positives
+from boxdepth.trainer.targets.mask_grid import lab_of_cells
+from boxdepth.trainer.targets.pairs import PairRule, color_pairs, similarity
 
 SPECS = {
     "boxinst": MaskHeadSpec(features=16, depth="off"),
     "condinst": MaskHeadSpec(features=8, depth="off"),
     "no_rel_coords": MaskHeadSpec(features=8, depth="off", relative_coordinates=False),
     "five_layers": MaskHeadSpec(features=8, depth="off", layers=5, channels=4),
-    "stride8": MaskHeadSpec(features=16, depth="off", out_stride=8),
+    "stride8": MaskHeadSpec(features=16, depth="off"),
 }
 
 
 @pytest.mark.parametrize("case", list(SPECS))
 def test_dynamic_mask_head(
-    recorded: Any, compare: Any, random_like: Callable[[str, Tensor], Tensor], case: str
+    recorded: Any,
+    compare: Any,
+    random_like: Callable[[str, Tensor], Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+    case: str,
 ) -> None:
     d = recorded("dynamic_mask_head")
     features = torch.from_numpy(d[f"{case}/mask_feats"]).requires_grad_()
@@ -43,6 +50,8 @@ def test_dynamic_mask_head(
         box_index=torch.zeros(len(params), dtype=torch.int64),
         params=params,
     )
+    if case == "stride8":  # not upsampled
+        monkeypatch.setattr(dynamic_mask_head, "upsampled", lambda coarse: coarse)
     logits = mask_outputs(features, positives, SPECS[case]).logits
     compare.close(logits, d[f"{case}/mask_logits"], what=f"{case}/mask_logits")
     (logits * random_like("dynamic_head.g", logits)).sum().backward()
@@ -85,9 +94,7 @@ def test_pairwise_loss(
     compare.close(terms, d[case], what=case)
     random = recipe.seeded("losses2.sim").rand(*terms.shape) > 0.4
     counted = torch.from_numpy(random) & torch.from_numpy(d["gt"]).bool()
-    sums, numbers = pairwise_sums(
-        logits, counted, torch.arange(len(logits)), kernel_size=kernel, dilation=dilation
-    )
+    sums, numbers = pairwise_sums(logits, counted, torch.arange(len(logits)), offsets)
     loss = sums.sum() / numbers.sum().clamp(min=1)
     loss.backward()
     compare.close(loss, d[f"{case}_loss"], what=f"{case}_loss")
@@ -112,10 +119,18 @@ def test_color_similarity(recorded: Any, compare: Any, rgb_batch: Any, case: str
     compare.close(valid, d[f"{case}/valid_mask"], what="valid_mask")
     small = pooled(images.float(), 4).trunc().permute(0, 2, 3, 1)
     compare.close(small.to(torch.uint8), d[f"{case}/downsampled_rgb"], what="downsampled_rgb")
-    lab = color_maps(images)
+    lab = lab_of_cells(images)
     compare.close(lab.permute(0, 2, 3, 1), d[f"{case}/lab"], what="lab")
-    similar = similarity(lab, subsampled(valid, 4))
-    pairs = color_pairs(images, valid)
+    coarse = subsampled(valid, 4)
+    similar = similarity(lab, coarse, PairRule())
+    seen = MaskGrid(
+        box_bitmaps=torch.zeros(0, *lab.shape[2:], dtype=torch.bool),
+        valid=coarse,
+        inverse_depth=torch.zeros(count, 1, *lab.shape[2:]),
+        depth_valid=torch.zeros(count, dtype=torch.bool),
+        lab=lab,
+    )
+    pairs = color_pairs(seen, PairRule()).pairs
     grid = (images.shape[-2] // 4, images.shape[-1] // 4)
     for i in range(count):
         expected = d[f"{case}/similarity/{i}"]
@@ -141,8 +156,7 @@ def test_similarity_of_other_windows(
     similar = similarity(
         torch.from_numpy(d["generic/lab"]),
         torch.from_numpy(d["generic/mask"])[None].bool(),
-        kernel_size=kernel,
-        dilation=dilation,
+        PairRule(kernel_size=kernel, dilation=dilation),
     )
     case = f"generic/k{kernel}_d{dilation}"
     compare.close(similar, d[case], what=case)

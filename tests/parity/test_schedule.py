@@ -46,8 +46,8 @@ def test_the_groups_of_the_optimizer_are_the_recorded_ones() -> None:
     """96 tensors decay, the 30 of the norms do not, the frozen ones are in neither group."""
     golden = np.load(GOLDEN / "schedule.npz")
     preset = presets.boxinst_r50_1x().model
-    backbone = preset.backbone.model_copy(update={"weights": None})
-    config = preset.model_copy(update={"num_classes": 80, "backbone": backbone})
+    backbone = preset.backbone.changed(weights=None)
+    config = preset.changed(num_classes=80, backbone=backbone)
     groups = parameter_groups(build_model(config), weight_decay=1e-4, norm_weight_decay=0.0)
     for group, name in zip(groups, ("group_wd_0.0001", "group_wd_0.0"), strict=True):
         assert set(group.names) == {ours(theirs) for theirs in golden[name].tolist()}

@@ -1,7 +1,7 @@
 """Whole training steps and whole inference against the recorded reference."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -11,27 +11,34 @@ import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-from boxdepth.trainer.affinity import trusted_pairs
-from boxdepth.trainer.assign import assign_targets, select_positives
-from boxdepth.trainer.criterion import LossSpec, compute_losses, semantic_labels
+from boxdepth.trainer.criterion import (
+    Losses,
+    LossRules,
+    MaskTargets,
+    StudentPass,
+    compute_losses,
+    semantic_labels,
+)
 from boxdepth.trainer.engine.optim import make_optimizer, parameter_groups
 from boxdepth.trainer.geometry.boxes import box_bitmaps, raster_centers
 from boxdepth.trainer.model.condinst import CondInst
 from boxdepth.trainer.model.dynamic_mask_head import mask_outputs
-from boxdepth.trainer.predict import detect, mask_probabilities, predict_masks
-from boxdepth.trainer.structures import (
-    Batch,
-    DenseOutputs,
-    LossTerms,
-    MaskOutputs,
-    Positives,
-    Targets,
+from boxdepth.trainer.predict import (
+    DetectionLimits,
+    detect,
+    mask_probabilities,
+    predict_masks,
 )
+from boxdepth.trainer.structures import Batch, LossTerms, Positives
+from boxdepth.trainer.targets.assign import Assignment, assign_targets
+from boxdepth.trainer.targets.mask_grid import mask_grid
+from boxdepth.trainer.targets.pairs import PairRule, trusted_pairs
+from boxdepth.trainer.targets.sampling import Sampling, select_positives
 
 CLASSES = 5
 STEP = 4999
-BOXINST = LossSpec(consistency=0, depth=0)
-CONDINST = LossSpec(supervision="masks", projection=0, color=0, consistency=0, depth=0)
+BOXINST = LossRules(losses=Losses(consistency=0, depth=0))
+CONDINST = LossRules(supervision="masks", losses=Losses(depth=0))
 NAMES = {
     "classification": "loss_fcos_cls",
     "box": "loss_fcos_loc",
@@ -49,43 +56,21 @@ def _plain_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pass:
-    """All values of one forward pass."""
-
-    outputs: DenseOutputs
-    targets: Targets
-    positives: Positives
-    masks: MaskOutputs
-    terms: LossTerms
-
-
 def forward(
-    model: CondInst, batch: Batch, spec: LossSpec, step: int = STEP, **sampling: int | None
-) -> Pass:
+    model: CondInst, batch: Batch, rules: LossRules, step: int = STEP, **sampling: int | None
+) -> tuple[StudentPass, LossTerms]:
     outputs = model(batch.images, batch.sizes)
     targets = assign_targets(
-        batch.boxes_xyxy,
-        batch.labels,
-        batch.image_index,
-        batch.centers_xy,
-        num_images=len(batch.images),
-        num_classes=CLASSES,
-        level_shapes=outputs.level_shapes,
+        batch.ground_truth, outputs.level_shapes, Assignment(), num_classes=CLASSES
     )
-    positives = select_positives(targets, outputs, num_boxes=len(batch.labels), **sampling)
+    positives = select_positives(
+        targets, outputs, Sampling(**sampling), num_boxes=len(batch.labels)
+    )
     masks = mask_outputs(outputs.mask_features, positives, model.mask_head)
-    terms = compute_losses(
-        outputs,
-        batch,
-        spec=spec,
-        step=step,
-        targets=targets,
-        positives=positives,
-        masks=masks,
-        pairs=trusted_pairs(batch),
-    )
-    return Pass(outputs=outputs, targets=targets, positives=positives, masks=masks, terms=terms)
+    student = StudentPass(outputs=outputs, targets=targets, positives=positives, masks=masks)
+    grid = mask_grid(batch)
+    learns = MaskTargets(grid=grid, sources=trusted_pairs(grid, PairRule()))
+    return student, compute_losses(student, batch, learns, rules=rules, step=step)
 
 
 def make_batch(d: Mapping[str, np.ndarray], rgb_batch: Any, masks: np.ndarray | None) -> Batch:
@@ -111,8 +96,11 @@ def make_batch(d: Mapping[str, np.ndarray], rgb_batch: Any, masks: np.ndarray | 
         masks=None if masks is None else torch.from_numpy(masks[:, 2::4, 2::4]).bool(),
         has_mask=has_mask,
         image_ids=(0, 1),
-        original_sizes=((192, 256), (80, 112)),
     )
+
+
+def frames_of(sizes: Tensor) -> list[tuple[int, int]]:
+    return [(int(height), int(width)) for height, width in sizes.tolist()]
 
 
 def semantic_targets(d: Mapping[str, np.ndarray], masks: np.ndarray) -> Tensor:
@@ -173,7 +161,7 @@ def compare_three_steps(
     d: Mapping[str, np.ndarray],
     model: CondInst,
     batch: Batch,
-    spec: LossSpec,
+    spec: LossRules,
     value_of: Any,
     **sampling: int | None,
 ) -> None:
@@ -182,7 +170,7 @@ def compare_three_steps(
     columns = {name: i for i, name in enumerate(d["sgd/loss_names"])}
     losses = np.zeros((3, len(columns)))
     for i in range(3):
-        terms = forward(model, batch, spec, step=STEP + i, **sampling).terms
+        _, terms = forward(model, batch, spec, step=STEP + i, **sampling)
         for name, value in terms.values.items():
             losses[i, columns[NAMES[name]]] = terms.factors[name] * float(value.detach())
         optimizer.zero_grad()
@@ -200,20 +188,20 @@ def test_boxinst_step(
 ) -> None:
     d = recorded("train_step_boxinst")
     model, batch = tiny_model(), make_batch(d, rgb_batch, None)
-    done = forward(model, batch, BOXINST)
-    compare_losses(compare, d, done.terms, "")
+    done, terms = forward(model, batch, BOXINST)
+    compare_losses(compare, d, terms, "")
     compare_kept(compare, d, done.positives, "")
     compare.close((done.targets.box_index >= 0).sum(), d["n_positives"], what="n_positives")
     compare.close(done.targets.label, d["labels"], what="labels")
     compare.close(done.outputs.mask_features, d["mask_feats"], what="mask_feats")
     compare.close(done.masks.logits, d["mask_logits"], what="mask_logits")
     bitmaps = box_bitmaps(batch.boxes_xyxy, grid=(24, 32), stride=4)
-    pairs = trusted_pairs(batch).color
+    pairs = trusted_pairs(mask_grid(batch), PairRule())[0].pairs
     for i in range(2):
         own = bitmaps[batch.image_index == i]
         compare.close(own, d[f"gt_bitmasks/{i}"], what=f"gt_bitmasks/{i}")
         compare.close(pairs[i], d[f"similarity/{i}"] >= 0.3, what=f"similarity/{i}")
-    done.terms.total().backward()
+    terms.total().backward()
     compare_gradients(compare, d, model, gradient_of)
 
 
@@ -221,8 +209,8 @@ def test_boxinst_step_with_few_samples(
     recorded: Any, tiny_model: Any, rgb_batch: Any, compare: Any
 ) -> None:
     d = recorded("train_step_boxinst")
-    done = forward(tiny_model(), make_batch(d, rgb_batch, None), BOXINST, per_image=8)
-    compare_losses(compare, d, done.terms, "topk8/")
+    done, terms = forward(tiny_model(), make_batch(d, rgb_batch, None), BOXINST, per_image=8)
+    compare_losses(compare, d, terms, "topk8/")
     compare_kept(compare, d, done.positives, "topk8/")
 
 
@@ -239,8 +227,8 @@ def test_condinst_step(
 ) -> None:
     d = recorded("train_step_condinst")
     model, batch = tiny_model("condinst"), make_batch(d, rgb_batch, full_masks(d))
-    done = forward(model, batch, CONDINST, per_image=None, per_batch=500)
-    compare_losses(compare, d, done.terms, "")
+    done, terms = forward(model, batch, CONDINST, per_image=None, per_batch=500)
+    compare_losses(compare, d, terms, "")
     compare_kept(compare, d, done.positives, "")
     compare.close((done.targets.box_index >= 0).sum(), d["n_positives"], what="n_positives")
     compare.close(done.targets.label, d["labels"], what="labels")
@@ -249,7 +237,7 @@ def test_condinst_step(
     for i in range(2):
         own = batch.masks[batch.image_index == i]
         compare.close(own, d[f"gt_bitmasks/{i}"], what=f"gt_bitmasks/{i}")
-    done.terms.total().backward()
+    terms.total().backward()
     compare_gradients(compare, d, model, gradient_of)
 
 
@@ -278,9 +266,9 @@ def test_condinst_step_with_semantic_loss(
     weights = recipe.fill_state_dict({f"mask_branch.{k}": v for k, v in shapes.items()})
     extra = {name: torch.from_numpy(value) for name, value in weights.items()}
     model = tiny_model("condinst", extra_weights=extra)
-    spec = LossSpec(supervision="masks", semantic=1.0, depth=0)
-    done = forward(model, batch, spec, per_image=None, per_batch=500)
-    compare_losses(compare, d, done.terms, "sem/")
+    spec = CONDINST
+    _, terms = forward(model, batch, spec, per_image=None, per_batch=500)
+    compare_losses(compare, d, terms, "sem/")
 
 
 def test_condinst_step_with_iou_quality(
@@ -288,9 +276,9 @@ def test_condinst_step_with_iou_quality(
 ) -> None:
     d = recorded("train_step_condinst")
     batch = make_batch(d, rgb_batch, full_masks(d))
-    spec = LossSpec(supervision="masks", quality_target="iou", depth=0)
-    done = forward(tiny_model("condinst"), batch, spec, per_image=None, per_batch=500)
-    compare_losses(compare, d, done.terms, "iou/")
+    spec = replace(CONDINST, quality="iou")
+    _, terms = forward(tiny_model("condinst"), batch, spec, per_image=None, per_batch=500)
+    compare_losses(compare, d, terms, "iou/")
 
 
 def test_condinst_step_with_random_samples(
@@ -300,8 +288,8 @@ def test_condinst_step_with_random_samples(
     batch = make_batch(d, rgb_batch, full_masks(d))
     model = tiny_model("condinst")
     torch.manual_seed(7)
-    done = forward(model, batch, CONDINST, per_image=None, per_batch=20)
-    compare_losses(compare, d, done.terms, "max20/")
+    done, terms = forward(model, batch, CONDINST, per_image=None, per_batch=20)
+    compare_losses(compare, d, terms, "max20/")
     compare_kept(compare, d, done.positives, "max20/")
 
 
@@ -322,7 +310,7 @@ def test_inference(recorded: Any, tiny_model: Any, rgb_batch: Any, compare: Any,
     model = tiny_model(kind).eval()
     images, sizes = rgb_batch(d["image"])
     outputs = model(images, sizes)
-    (found,) = detect(outputs, sizes)
+    (found,) = detect(outputs, frames_of(sizes), DetectionLimits())
     compare.close(found.boxes_xyxy, d["raw_boxes"], what="raw_boxes")
     features = outputs.mask_features
     probabilities = torch.cat(list(mask_probabilities(features, found, model.mask_head)))
@@ -349,7 +337,7 @@ def test_inference_without_detections(
     model = tiny_model().eval()
     images, sizes = rgb_batch(d["boxinst/image"])
     outputs = model(images, sizes)
-    found = detect(outputs, sizes, score_threshold=0.9999)
+    found = detect(outputs, frames_of(sizes), DetectionLimits(score_threshold=0.9999))
     (instances,) = predict_masks(outputs, found, model.mask_head, original_sizes=[(150, 200)])
     compare.close(len(instances.masks), d["none/count"], what="count")
     assert instances.boxes_xyxy.shape == (0, 4)

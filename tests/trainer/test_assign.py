@@ -6,31 +6,24 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boxdepth.trainer.assign import (
-    assign_targets,
-    best_of_each_box,
-    centerness,
-    flatten_levels,
-    gather_rows,
-    select_positives,
-)
-from boxdepth.trainer.structures import DenseOutputs, Targets
+from boxdepth.trainer.geometry.levels import flatten_levels, gather_rows
+from boxdepth.trainer.structures import DenseOutputs, GroundTruth, Targets
+from boxdepth.trainer.targets.assign import Assignment, assign_targets, centerness
+from boxdepth.trainer.targets.sampling import Sampling, best_of_each_box, select_positives
 
 SHAPES = [(8, 12), (4, 6), (2, 3), (1, 2), (1, 1)]
 
 
 def assign(boxes: list[list[float]], images: list[int] | None = None, **options: object) -> Targets:
     boxes_xyxy = torch.tensor(boxes).reshape(-1, 4)
-    return assign_targets(
-        boxes_xyxy,
-        torch.arange(len(boxes)),
-        torch.tensor(images or [0] * len(boxes), dtype=torch.int64),
-        (boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2,
+    truth = GroundTruth(
+        boxes_xyxy=boxes_xyxy,
+        labels=torch.arange(len(boxes)),
+        image_index=torch.tensor(images or [0] * len(boxes), dtype=torch.int64),
+        centers_xy=(boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2,
         num_images=2,
-        num_classes=9,
-        level_shapes=SHAPES,
-        **options,  # type: ignore[arg-type]
     )
+    return assign_targets(truth, SHAPES, Assignment(**options), num_classes=9)
 
 
 def slow_assignment(box: list[float], stride: int, low: float, high: float) -> set[tuple[int, int]]:
@@ -135,7 +128,7 @@ BOXES = [[8.0, 8, 56, 56], [30.0, 10, 90, 60], [2.0, 2, 40, 30]]
 
 def test_each_box_keeps_its_best_locations() -> None:
     targets, dense = assign(BOXES, [0, 0, 1]), outputs()
-    kept = select_positives(targets, dense, num_boxes=3, per_image=4)
+    kept = select_positives(targets, dense, Sampling(per_image=4), num_boxes=3)
     logits = flatten_levels(dense.class_logits).amax(dim=1).sigmoid()
     scores = logits * flatten_levels(dense.quality_logits)[:, 0].sigmoid()
     for box, limit in ((0, 2), (1, 2), (2, 4)):
@@ -146,13 +139,13 @@ def test_each_box_keeps_its_best_locations() -> None:
 
 
 def test_every_box_keeps_one_location_even_beyond_the_limit() -> None:
-    kept = select_positives(assign(BOXES, [0, 0, 0]), outputs(), num_boxes=3, per_image=1)
+    kept = select_positives(assign(BOXES, [0, 0, 0]), outputs(), Sampling(per_image=1), num_boxes=3)
     assert sorted(kept.box_index.tolist()) == [0, 1, 2]
 
 
 def test_gradient_reaches_the_controller_at_the_samples_only() -> None:
     dense = outputs()
-    kept = select_positives(assign(BOXES, [0, 0, 1]), dense, num_boxes=3)
+    kept = select_positives(assign(BOXES, [0, 0, 1]), dense, Sampling(), num_boxes=3)
     kept.params.sum().backward()
     touched = sum(int((m.grad[:, 0] != 0).sum()) for m in dense.controller)  # type: ignore[index]
     assert touched == len(kept.level)
@@ -160,30 +153,30 @@ def test_gradient_reaches_the_controller_at_the_samples_only() -> None:
 
 def test_random_samples_are_no_more_than_asked() -> None:
     kept = select_positives(
-        assign(BOXES, [0, 0, 1]), outputs(), num_boxes=3, per_image=None, per_batch=7
+        assign(BOXES, [0, 0, 1]),
+        outputs(),
+        Sampling(per_image=None, per_batch=7),
+        num_boxes=3,
     )
     assert len(kept.level) == 7
 
 
-def test_both_kinds_of_sampling_are_refused() -> None:
-    with pytest.raises(ValueError, match="per image or per batch, not both"):
-        select_positives(assign([]), outputs(), num_boxes=0, per_image=1, per_batch=1)
-
-
 def test_nothing_positive_selects_nothing() -> None:
     dense = outputs()
-    kept = select_positives(assign([]), dense, num_boxes=0)
+    kept = select_positives(assign([]), dense, Sampling(), num_boxes=0)
     assert kept.params.shape == (0, 5)
     kept.params.sum().backward()
     assert dense.controller[0].grad is not None
 
 
 def test_uncut_boxes_keep_the_given_order() -> None:
-    order = best_of_each_box(
+    order, counts = best_of_each_box(
         torch.tensor([0.1, 0.9, 0.5, 0.7]),
         torch.tensor([1, 0, 1, 0]),
         torch.zeros(4, dtype=torch.int64),
         num_boxes=2,
+        num_images=2,
         per_image=10,
     )
     assert order.tolist() == [1, 3, 0, 2]
+    assert counts == (4, 0)

@@ -7,13 +7,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from boxdepth.trainer import config
-from boxdepth.trainer.affinity import trusted_pairs
-from boxdepth.trainer.assign import assign_targets, select_positives
-from boxdepth.trainer.build import loss_spec
-from boxdepth.trainer.criterion import LossSpec, compute_losses, factors_at
+from boxdepth.trainer import assemble, config
+from boxdepth.trainer.criterion import (
+    Losses,
+    LossRules,
+    MaskTargets,
+    PseudoTerms,
+    StudentPass,
+    compute_losses,
+    factors_at,
+    semantic_labels,
+)
 from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec, mask_outputs
 from boxdepth.trainer.structures import Batch, DenseOutputs, LossTerms, PseudoMasks
+from boxdepth.trainer.targets.assign import Assignment, assign_targets
+from boxdepth.trainer.targets.mask_grid import mask_grid
+from boxdepth.trainer.targets.pairs import PairRule, trusted_pairs
+from boxdepth.trainer.targets.sampling import Sampling, select_positives
 
 SPEC = MaskHeadSpec(features=8)
 SIZE = (64, 96)
@@ -38,7 +48,6 @@ def make_batch(masks: Tensor | None = None, has_mask: list[bool] | None = None) 
         masks=masks,
         has_mask=torch.tensor(has_mask or [masks is not None] * 4),
         image_ids=(1, 2),
-        original_sizes=(SIZE, SIZE),
     )
 
 
@@ -61,36 +70,43 @@ def dense(seed: int = 1) -> DenseOutputs:
     )
 
 
+def rules(
+    *,
+    supervision: Any = "boxes",
+    pseudo_mask: float = 0.0,
+    mask_affinity: float = 0.0,
+    **weights: Any,
+) -> LossRules:
+    method = "depth_matching" if pseudo_mask or mask_affinity else "off"
+    terms = PseudoTerms(method=method, gamma=pseudo_mask, mask_affinity=mask_affinity)
+    return LossRules(losses=Losses(**weights), pseudo=terms, supervision=supervision)
+
+
 def losses(
     batch: Batch,
-    spec: LossSpec | None = None,
+    spec: LossRules | None = None,
     *,
     outputs: DenseOutputs | None = None,
     step: int = 50_000,
+    pseudo: PseudoMasks | None = None,
     **options: Any,
 ) -> LossTerms:
     outputs = outputs or dense()
-    targets = assign_targets(
-        batch.boxes_xyxy,
-        batch.labels,
-        batch.image_index,
-        batch.centers_xy,
-        num_images=2,
-        num_classes=3,
-        level_shapes=SHAPES,
-    )
-    positives = select_positives(targets, outputs, num_boxes=len(batch.labels))
-    return compute_losses(
-        outputs,
-        batch,
-        spec=spec or LossSpec(),
-        step=step,
+    targets = assign_targets(batch.ground_truth, SHAPES, Assignment(), num_classes=3)
+    positives = select_positives(targets, outputs, Sampling(), num_boxes=len(batch.labels))
+    grid = mask_grid(batch)
+    student = StudentPass(
+        outputs=outputs,
         targets=targets,
         positives=positives,
         masks=mask_outputs(outputs.mask_features, positives, SPEC),
-        pairs=trusted_pairs(batch),
-        **options,
     )
+    learns = MaskTargets(
+        grid=grid,
+        sources=trusted_pairs(grid, PairRule()),
+        pseudo=() if pseudo is None else (pseudo,),
+    )
+    return compute_losses(student, batch, learns, rules=spec or rules(), step=step, **options)
 
 
 def numbers(terms: LossTerms) -> dict[str, float]:
@@ -110,27 +126,28 @@ def numbers(terms: LossTerms) -> dict[str, float]:
 )
 def test_warm_ups_of_the_worked_example(iteration: int, color: float, consistency: float) -> None:
     """method.md, golden vector 12; iterations count from 1, steps from 0."""
-    factors = factors_at(LossSpec(), iteration - 1)
+    factors = factors_at(rules(), iteration - 1)
     assert factors["color"] == pytest.approx(color)
     assert factors["consistency"] == pytest.approx(consistency)
     assert factors["projection"] == factors["depth"] == 1
 
 
 def test_warm_ups_can_be_switched_off() -> None:
-    at_once = LossSpec(warmup_iterations=0)
+    at_once = rules(warmup_iterations=0)
     assert factors_at(at_once, 0)["color"] == factors_at(at_once, 0)["consistency"] == 1
-    no_wait = LossSpec(consistency_warmup="none")
+    no_wait = rules(consistency_warmup="none")
     assert factors_at(no_wait, 0)["consistency"] == 1
 
 
 def test_pseudo_masks_count_fully_at_once_or_ramp_up() -> None:
-    assert factors_at(LossSpec(pseudo_mask=4.0), 0)["pseudo_mask"] == 4
-    ramped = LossSpec(pseudo_mask=0.5, pseudo_warmup_start=100, warmup_iterations=10)
+    assert factors_at(rules(pseudo_mask=4.0), 0)["pseudo_mask"] == 4
+    pseudo = PseudoTerms(method="box_teacher", start=100, gamma=0.5)
+    ramped = LossRules(losses=Losses(warmup_iterations=10), pseudo=pseudo)
     assert [factors_at(ramped, step)["pseudo_mask"] for step in (99, 104, 200)] == [0, 0.25, 0.5]
 
 
 def test_total_is_the_weighted_sum() -> None:
-    terms = losses(make_batch(), LossSpec(box=2.0, depth=0.5))
+    terms = losses(make_batch(), rules(box=2.0, depth=0.5))
     values = numbers(terms)
     expected = sum(terms.factors[name] * value for name, value in values.items())
     assert float(terms.total().detach()) == pytest.approx(expected, rel=1e-5)
@@ -140,7 +157,7 @@ def test_total_is_the_weighted_sum() -> None:
 
 
 def test_a_weight_of_zero_leaves_its_term_out() -> None:
-    values = losses(make_batch(), LossSpec(color=0, depth=0)).values
+    values = losses(make_batch(), rules(color=0, depth=0)).values
     assert "color" not in values
     assert "depth" not in values
 
@@ -153,7 +170,7 @@ def test_masks_never_reach_a_training_from_boxes() -> None:
 
 
 def test_mixed_supervision_takes_masks_where_there_are_some() -> None:
-    mixed = LossSpec(supervision="mixed")
+    mixed = rules(supervision="mixed")
     some = make_batch(random_masks(), [True, False, False, True])
     terms = numbers(losses(some, mixed))
     assert terms["mask"] > 0
@@ -163,14 +180,14 @@ def test_mixed_supervision_takes_masks_where_there_are_some() -> None:
 
 
 def test_mixed_supervision_has_boxes_and_masks_as_its_ends() -> None:
-    mixed = LossSpec(supervision="mixed")
+    mixed = rules(supervision="mixed")
     none = numbers(losses(make_batch(random_masks(), [False] * 4), mixed))
     boxes = numbers(losses(make_batch()))
     assert {k: v for k, v in none.items() if k != "mask"} == boxes
     assert none["mask"] == 0
     masks = make_batch(random_masks(), [True] * 4)
     everything = numbers(losses(masks, mixed))
-    only_masks = numbers(losses(masks, LossSpec(supervision="masks")))
+    only_masks = numbers(losses(masks, rules(supervision="masks")))
     assert everything["mask"] == only_masks["mask"]
     assert everything["projection"] == everything["color"] == everything["consistency"] == 0
 
@@ -184,12 +201,13 @@ def no_boxes() -> Batch:
         image_index=batch.image_index[:0],
         centers_xy=batch.centers_xy[:0],
         has_mask=batch.has_mask[:0],
+        counts=(),
     )
 
 
 @pytest.mark.parametrize("supervision", ["boxes", "masks", "mixed"])
 def test_without_boxes_every_term_is_a_zero_with_a_graph(supervision: Any) -> None:
-    spec = LossSpec(supervision=supervision, pseudo_mask=4.0)
+    spec = rules(supervision=supervision, pseudo_mask=4.0)
     outputs = dense()
     terms = losses(no_boxes(), spec, outputs=outputs)
     for name, value in terms.values.items():
@@ -215,7 +233,7 @@ def test_depth_terms_skip_images_without_depth() -> None:
 
 def test_consistency_can_be_taken_over_the_whole_image() -> None:
     inside = numbers(losses(make_batch()))["consistency"]
-    everywhere = LossSpec(consistency_region="image")
+    everywhere = rules(consistency_region="image")
     assert numbers(losses(make_batch(), everywhere))["consistency"] != inside
 
 
@@ -227,7 +245,7 @@ def pseudo(mask: Tensor, keep: list[bool], weight: float = 1.0) -> PseudoMasks:
 
 
 def test_pseudo_masks_are_learnt_where_they_are_kept() -> None:
-    spec = LossSpec(pseudo_mask=4.0, mask_affinity=0.1)
+    spec = rules(pseudo_mask=4.0, mask_affinity=0.1)
     mask = random_masks()
     some = numbers(losses(make_batch(), spec, pseudo=pseudo(mask, [True, False, True, False])))
     flipped = mask ^ torch.tensor([0, 1, 0, 1]).bool()[:, None, None]
@@ -242,7 +260,7 @@ def test_pseudo_masks_are_learnt_where_they_are_kept() -> None:
 
 
 def test_weights_of_pseudo_masks_scale_their_terms() -> None:
-    spec = LossSpec(pseudo_mask=1.0, mask_affinity=1.0)
+    spec = rules(pseudo_mask=1.0, mask_affinity=1.0)
     mask, keep = random_masks(), [True] * 4
     full = numbers(losses(make_batch(), spec, pseudo=pseudo(mask, keep)))
     half = numbers(losses(make_batch(), spec, pseudo=pseudo(mask, keep, weight=0.5)))
@@ -281,15 +299,58 @@ def test_half_precision_outputs_and_huge_logits_stay_finite() -> None:
     assert torch.isfinite(outputs.mask_features.grad).all()  # type: ignore[arg-type]
 
 
-def test_specification_follows_the_run() -> None:
+def test_rules_follow_the_run() -> None:
     run = config.RunConfig(
         name="x",
-        model=config.Model(mask_head=config.MaskHead(depth="off")),
         distillation=config.Distillation(method="box_teacher", start=7, gamma=0.5),
+        losses=Losses(warmup_iterations=10),
     )
-    spec = loss_spec(run)
-    assert spec.depth == 0
-    assert spec.pseudo_mask == 0.5
-    assert spec.pseudo_warmup_start == 7
-    plain = loss_spec(config.RunConfig(name="x"))
-    assert (plain.depth, plain.pseudo_mask, plain.semantic) == (1, 0, 0)
+    factors = factors_at(assemble.loss_rules(run), 11)
+    assert factors["pseudo_mask"] == pytest.approx(0.25)
+    plain = factors_at(assemble.loss_rules(config.RunConfig(name="x")), 11)
+    assert (plain["depth"], plain["pseudo_mask"], plain["mask_affinity"]) == (1, 0, 0)
+
+
+def test_two_teachers_both_teach() -> None:
+    spec = rules(pseudo_mask=1.0)
+    one, other = (pseudo(random_masks(), [True] * 4) for _ in range(2))
+    apart = [numbers(losses(make_batch(), spec, pseudo=p))["pseudo_mask"] for p in (one, other)]
+    batch, outputs = make_batch(), dense()
+    targets = assign_targets(batch.ground_truth, SHAPES, Assignment(), num_classes=3)
+    positives = select_positives(targets, outputs, Sampling(), num_boxes=4)
+    student = StudentPass(
+        outputs=outputs,
+        targets=targets,
+        positives=positives,
+        masks=mask_outputs(outputs.mask_features, positives, SPEC),
+    )
+    learns = MaskTargets(grid=mask_grid(batch), pseudo=(one, other))
+    both = numbers(compute_losses(student, batch, learns, rules=spec, step=0))["pseudo_mask"]
+    assert both == pytest.approx(sum(apart), rel=1e-5)
+
+
+def test_outputs_that_no_active_term_reads_still_get_a_gradient() -> None:
+    """Data parallel waits for a gradient of every parameter."""
+    off = rules(projection=0, color=0, consistency=0, depth=0, quality=0)
+    outputs = dense()
+    losses(make_batch(), off, outputs=outputs).total().backward()
+    for tensor in (*outputs.controller, outputs.mask_features, *outputs.quality_logits):
+        assert tensor.grad is not None
+        assert tensor.grad.count_nonzero() == 0
+    assert outputs.class_logits[0].grad.count_nonzero() > 0  # type: ignore[union-attr]
+
+
+def test_semantic_labels_are_the_smallest_masks_class() -> None:
+    masks = torch.zeros(4, 4, 4, dtype=torch.bool)
+    masks[0, :, :], masks[1, :2, :2], masks[2, :1, :1], masks[3, 3:, 3:] = True, True, True, True
+    labels = semantic_labels(
+        masks,
+        torch.tensor([5, 6, 7, 8]),
+        torch.tensor([0, 0, 0, 1]),
+        areas=masks.sum(dim=(1, 2)),
+        num_images=3,
+        num_classes=9,
+    )
+    assert labels[0].tolist() == [[7, 6, 5, 5], [6, 6, 5, 5], [5, 5, 5, 5], [5, 5, 5, 5]]
+    assert labels[1].unique().tolist() == [8, 9]
+    assert labels[2].unique().tolist() == [9]

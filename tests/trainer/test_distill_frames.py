@@ -47,18 +47,25 @@ class TestImages:
         sizes = torch.tensor([[64, 80], [40, 96]])
         for image, (height, width) in zip(images, sizes.tolist(), strict=True):
             image[:, height:], image[:, :, width:] = 0, 0
-        found, frames = resized_images(images, sizes, short_side=80, max_size=160)
-        assert frames.tolist() == [[80, 100], [66, 160]]
+        frames = [teacher_size(size, short_side=80, max_size=160) for size in ((64, 80), (40, 96))]
+        assert frames == [(80, 100), (66, 160)]
+        found = resized_images(images, [(64, 80), (40, 96)], images=[0, 1], targets=frames)
         assert found.shape == (2, 3, 96, 160)
-        for image, (height, width) in zip(found, frames.tolist(), strict=True):
+        for image, (height, width) in zip(found, frames, strict=True):
             assert (image[:, :height, :width] == 200).all()
             assert image.sum() == 200 * 3 * height * width
 
     def test_students_size_is_the_students_batch(self) -> None:
-        images, sizes = torch.zeros(1, 3, 32, 32, dtype=torch.uint8), torch.tensor([[30, 32]])
-        found, frames = resized_images(images, sizes, short_side=None, max_size=10)
-        assert found is images
-        assert frames is sizes
+        images = torch.randint(0, 255, (2, 3, 32, 64)).to(torch.uint8)
+        images[0, :, 30:], images[1, :, :, 50:] = 0, 0
+        frames = [(30, 64), (32, 50)]
+        found = resized_images(images, frames, images=[0, 1], targets=frames)
+        assert torch.equal(found, images)
+
+    def test_a_part_of_the_batch_brings_no_padding_along(self) -> None:
+        images = torch.zeros(2, 3, 64, 96, dtype=torch.uint8)
+        frames = [(20, 30), (64, 96)]
+        assert resized_images(images, frames, images=[0], targets=[(20, 30)]).shape[2:] == (32, 32)
 
 
 class TestSize:

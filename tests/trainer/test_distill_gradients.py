@@ -7,13 +7,16 @@ import torch
 from tests.trainer.test_pseudo import MODEL, make_batch
 
 from boxdepth.trainer import config
-from boxdepth.trainer.affinity import trusted_pairs
-from boxdepth.trainer.assign import assign_targets, select_positives
 from boxdepth.trainer.build import build_model, mask_head_spec
-from boxdepth.trainer.criterion import LossSpec, compute_losses
+from boxdepth.trainer.criterion import LossRules, MaskTargets, StudentPass, compute_losses
+from boxdepth.trainer.geometry.neighbours import neighbour_offsets
 from boxdepth.trainer.losses.mask_affinity import mask_affinity
 from boxdepth.trainer.model.dynamic_mask_head import mask_outputs, split_params
 from boxdepth.trainer.structures import Batch, LossTerms, Positives, PseudoMasks
+from boxdepth.trainer.targets.assign import Assignment, assign_targets
+from boxdepth.trainer.targets.mask_grid import mask_grid
+from boxdepth.trainer.targets.pairs import PairRule, trusted_pairs
+from boxdepth.trainer.targets.sampling import Sampling, select_positives
 
 STEP = 30_000
 """All warm-ups are over."""
@@ -37,35 +40,30 @@ def _pseudo(batch: Batch) -> PseudoMasks:
 
 
 def _losses(
-    batch: Batch, pseudo: PseudoMasks, *, spec: LossSpec | None = None
+    batch: Batch, pseudo: PseudoMasks, *, supervision: str = "boxes"
 ) -> tuple[LossTerms, Positives]:
     torch.manual_seed(3)
     model = build_model(MODEL)
     outputs = model(batch.images, batch.sizes)
     targets = assign_targets(
-        batch.boxes_xyxy,
-        batch.labels,
-        batch.image_index,
-        batch.centers_xy,
-        num_images=2,
-        num_classes=3,
-        level_shapes=outputs.level_shapes,
+        batch.ground_truth, outputs.level_shapes, Assignment(), num_classes=outputs.num_classes
     )
-    positives = select_positives(targets, outputs, num_boxes=3, per_image=64)
+    positives = select_positives(targets, outputs, Sampling(), num_boxes=3)
     params = (positives.params + 0.5 * torch.randn_like(positives.params)).detach()
     positives = replace(positives, params=params.requires_grad_())
-    terms = compute_losses(
-        outputs,
-        batch,
-        spec=spec or LossSpec(pseudo_mask=4.0, mask_affinity=0.1),
-        step=STEP,
+    student = StudentPass(
+        outputs=outputs,
         targets=targets,
         positives=positives,
         masks=mask_outputs(outputs.mask_features, positives, mask_head_spec(MODEL)),
-        pairs=trusted_pairs(batch),
-        pseudo=pseudo,
     )
-    return terms, positives
+    grid = mask_grid(batch)
+    learns = MaskTargets(grid=grid, sources=trusted_pairs(grid, PairRule()), pseudo=(pseudo,))
+    rules = LossRules(
+        pseudo=config.Distillation(method="depth_matching", mask_affinity=0.1),
+        supervision=supervision,  # type: ignore[arg-type]
+    )
+    return compute_losses(student, batch, learns, rules=rules, step=STEP), positives
 
 
 def _depth_layer(gradient: torch.Tensor) -> torch.Tensor:
@@ -87,11 +85,12 @@ def test_targets_take_no_gradient(batch: Batch) -> None:
 
 
 def test_affinities_take_no_gradient(batch: Batch) -> None:
-    pairs = trusted_pairs(batch)
-    assert not pairs.depth.requires_grad
-    assert not pairs.color.requires_grad
+    for trusted in trusted_pairs(mask_grid(batch), PairRule()):
+        assert not trusted.pairs.requires_grad
     soft = torch.rand(1, 8, 8, requires_grad=True)
-    assert not mask_affinity(soft, torch.ones(1, 8, 8, dtype=torch.bool)).requires_grad
+    assert not mask_affinity(
+        soft, torch.ones(1, 8, 8, dtype=torch.bool), neighbour_offsets(3, 2)
+    ).requires_grad
 
 
 @pytest.mark.parametrize("term", ["projection", "color", "consistency", "pseudo_mask"])
@@ -129,8 +128,7 @@ def test_boxes_with_a_true_mask_need_no_pseudo_mask(batch: Batch) -> None:
     )
     for supervision, taught in (("boxes", True), ("mixed", False)):
         pseudo = replace(_pseudo(batch), keep=torch.tensor([True, False, True]))
-        spec = LossSpec(supervision=supervision, pseudo_mask=4.0)
-        terms, _ = _losses(annotated, pseudo, spec=spec)
+        terms, _ = _losses(annotated, pseudo, supervision=supervision)
         assert (terms.values["pseudo_mask"].item() > 0) == taught
 
 

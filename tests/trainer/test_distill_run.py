@@ -9,13 +9,13 @@ import torch
 from tests.trainer.test_pseudo import MODEL, make_batch
 
 from boxdepth.trainer import assemble, config
-from boxdepth.trainer.affinity import trusted_pairs
 from boxdepth.trainer.engine.distributed import World
 from boxdepth.trainer.engine.health import NonFiniteGuard
 from boxdepth.trainer.engine.monitors import pair_shares
 from boxdepth.trainer.engine.update import Learner, learn_step
-from boxdepth.trainer.geometry.boxes import box_bitmaps
 from boxdepth.trainer.structures import Batch
+from boxdepth.trainer.targets.mask_grid import mask_grid
+from boxdepth.trainer.targets.pairs import PairRule, trusted_pairs
 
 START = 2
 CPU = torch.device("cpu")
@@ -42,7 +42,7 @@ def make_learner(**distillation: object) -> Learner:
     )
     learner = assemble.build_learner(run, CPU, World())
     with torch.no_grad():
-        for model in (learner.model, learner.teacher):
+        for model in (learner.model, learner.teacher.module):
             model.head.ltrb.bias.fill_(1.5)
     return learner
 
@@ -51,7 +51,12 @@ def train(learner: Learner, *, start: int, stop: int) -> list[dict[str, float]]:
     """The numbers of each step."""
     guard = NonFiniteGuard()
     return [
-        {k: float(v) for k, v in learn_step(learner, step, [make_batch()], guard=guard).items()}
+        {
+            name: float(value)
+            for name, value in learn_step(
+                learner, step, [make_batch()], guard=guard, watching=True
+            ).items()
+        }
         for step in range(start, stop)
     ]
 
@@ -76,24 +81,25 @@ def test_no_pseudo_masks_before_the_start() -> None:
 
 def test_teacher_starts_as_the_student_of_that_step() -> None:
     learner = make_learner(teacher_batch_stats=False)
-    train(learner, start=0, stop=START)
+    train(learner, start=0, stop=START - 1)
     student = weights(learner.model)
     assert learner.teacher is not None
     assert any(
         not torch.equal(value, student[name])
-        for name, value in learner.teacher.state_dict().items()
+        for name, value in learner.teacher.module.state_dict().items()
     )
-    train(learner, start=START, stop=START + 1)
-    assert_equal(student, weights(learner.teacher))
+    train(learner, start=START - 1, stop=START)
+    assert_equal(weights(learner.model), weights(learner.teacher.module))
 
 
 def test_teacher_moves_a_thousandth_of_the_way_each_later_step() -> None:
     learner = make_learner(teacher_batch_stats=False)
     train(learner, start=0, stop=START + 1)
     assert learner.teacher is not None
-    before, student = weights(learner.teacher), weights(learner.model)
+    before = weights(learner.teacher.module)
     train(learner, start=START + 1, stop=START + 2)
-    for name, value in learner.teacher.state_dict().items():
+    student = weights(learner.model)
+    for name, value in learner.teacher.module.state_dict().items():
         if value.is_floating_point():
             expected = 0.999 * before[name] + 0.001 * student[name]
             torch.testing.assert_close(value, expected, atol=1e-6, rtol=1e-5)
@@ -116,12 +122,27 @@ def test_a_resumed_run_is_the_same_run() -> None:
     assert first.teacher is not None
     assert second.teacher is not None
     second.model.load_state_dict(first.model.state_dict())
-    second.teacher.load_state_dict(first.teacher.state_dict())
+    second.teacher.restore(first.teacher.module.state_dict(), first.teacher.state())
     second.optimizer.load_state_dict(copy.deepcopy(first.optimizer.state_dict()))
     train(second, start=3, stop=5)
     assert_equal(weights(whole.model), weights(second.model))
     assert whole.teacher is not None
-    assert_equal(weights(whole.teacher), weights(second.teacher))
+    assert_equal(weights(whole.teacher.module), weights(second.teacher.module))
+
+
+def test_a_checkpoint_of_before_the_teachers_state_was_kept_still_goes_on() -> None:
+    """It holds the teacher of the step that was done: the next step moves it first."""
+    learner, other = make_learner(teacher_batch_stats=False), make_learner()
+    train(learner, start=0, stop=START + 1)
+    assert learner.teacher is not None
+    assert other.teacher is not None
+    before, student = weights(learner.teacher.module), weights(learner.model)
+    other.teacher.restore(before, {})
+    other.teacher.follow(learner.model, START + 1)
+    for name, value in other.teacher.module.state_dict().items():
+        if value.is_floating_point():
+            expected = 0.999 * before[name] + 0.001 * student[name]
+            torch.testing.assert_close(value, expected, atol=1e-6, rtol=1e-5)
 
 
 def test_box_teacher_teaches_from_the_first_step() -> None:
@@ -138,13 +159,13 @@ def test_student_sees_its_own_colours_and_the_teacher_the_clean_image() -> None:
     train(learner, start=0, stop=START)
     assert learner.teacher is not None
     seen: dict[str, torch.Tensor] = {}
-    for name, model in (("student", learner.model), ("teacher", learner.teacher)):
+    for name, model in (("student", learner.model), ("teacher", learner.teacher.module)):
         model.register_forward_pre_hook(
             lambda _module, inputs, name=name: seen.update({name: inputs[0].clone()})
         )
     clean = make_batch()
     batch = dataclasses.replace(clean, student_images=255 - clean.images)
-    numbers = learn_step(learner, START, [batch], guard=NonFiniteGuard())
+    numbers = learn_step(learner, START, [batch], guard=NonFiniteGuard(), watching=True)
     assert torch.equal(seen["student"], 255 - clean.images)
     assert torch.equal(seen["teacher"], clean.images)
     assert float(numbers["monitors/color_pairs"]) == pytest.approx(_color_pairs(clean))
@@ -152,8 +173,6 @@ def test_student_sees_its_own_colours_and_the_teacher_the_clean_image() -> None:
 
 def _color_pairs(batch: Batch) -> float:
     """Share of in-box pairs that the clean image's colours put together."""
-    pairs = trusted_pairs(batch, color_threshold=0.3, depth_threshold=0.5)
-    grid = (batch.images.shape[-2] // 4, batch.images.shape[-1] // 4)
-    boxes = box_bitmaps(batch.boxes_xyxy, grid=grid, stride=4)
-    shares = pair_shares(pairs, boxes, batch.image_index)
+    grid = mask_grid(batch)
+    shares = pair_shares(trusted_pairs(grid, PairRule()), grid.box_bitmaps, batch.image_index)
     return shares["color_pairs"].item()

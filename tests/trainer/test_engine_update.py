@@ -1,8 +1,8 @@
 """One update: gradients gathered, checked, clipped, applied, or thrown away as a whole."""
 
 import copy
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -14,9 +14,10 @@ from boxdepth.trainer.config import RunConfig
 from boxdepth.trainer.data.collate import collate
 from boxdepth.trainer.engine.distributed import World
 from boxdepth.trainer.engine.health import MAX_IN_A_ROW, NonFiniteError, NonFiniteGuard
+from boxdepth.trainer.engine.step import step_losses
 from boxdepth.trainer.engine.update import Learner, learn_step
 from boxdepth.trainer.resolve import apply_overrides
-from boxdepth.trainer.structures import Batch, LossTerms
+from boxdepth.trainer.structures import Batch
 
 CPU = torch.device("cpu")
 
@@ -39,7 +40,7 @@ def state(learner: Learner) -> dict[str, Tensor]:
         f"momentum/{k}": v["momentum_buffer"].clone()
         for k, v in learner.optimizer.state_dict()["state"].items()
     }
-    teacher = learner.teacher.state_dict() if learner.teacher else {}
+    teacher = learner.teacher.module.state_dict() if learner.teacher else {}
     both = {**learner.model.state_dict(), **{f"teacher/{k}": v for k, v in teacher.items()}}
     return {**{k: v.clone() for k, v in both.items()}, **momenta}
 
@@ -67,17 +68,15 @@ def test_a_step_is_a_function_of_seed_and_step_alone(make_store, tiny_run: RunCo
     assert same(*results)
 
 
-def poisoned(losses: Callable[[Batch, int], LossTerms], name: str) -> Callable:
-    def bad(batch: Batch, step: int) -> LossTerms:
-        terms = losses(batch, step)
-        values = {**terms.values, name: terms.values[name] * float("nan")}
-        return LossTerms(values=values, factors=terms.factors)
-
-    return bad
-
-
-def with_losses(learner: Learner, losses: Callable) -> Learner:
-    return replace(learner, losses=losses)
+@contextmanager
+def poisoned(learner: Learner, part: str) -> Iterator[None]:
+    """The student's outputs are NaN as long as this lasts."""
+    module = learner.model.get_submodule(part)
+    handle = module.register_forward_hook(lambda _module, _inputs, out: out * float("nan"))
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @pytest.mark.parametrize("place", ["loss", "gradient"])
@@ -90,8 +89,8 @@ def test_a_step_that_is_not_finite_leaves_no_trace(
     learn_step(learner, 0, batches[:1], guard=guard)
     before = copy.deepcopy(state(learner))
     if place == "loss":
-        broken = with_losses(learner, poisoned(learner.losses, "projection"))
-        assert learn_step(broken, 1, batches[:1], guard=guard) == {}
+        with poisoned(learner, "controller"):
+            assert learn_step(learner, 1, batches[:1], guard=guard) == {}
         assert "projection" in caplog.text
     else:
         handle = next(iter(learner.model.parameters())).register_hook(lambda g: g * float("inf"))
@@ -108,11 +107,12 @@ def test_a_step_that_is_not_finite_leaves_no_trace(
 def test_the_tenth_in_a_row_ends_the_run(parts) -> None:
     _, learner, batches = parts
     guard = NonFiniteGuard()
-    broken = with_losses(learner, poisoned(learner.losses, "box"))
-    for step in range(MAX_IN_A_ROW - 1):
-        learn_step(broken, step, batches[:1], guard=guard)
-    with pytest.raises(NonFiniteError, match=r"10 steps in a row.*box.*images \[.*learning_rate"):
-        learn_step(broken, 9, batches[:1], guard=guard)
+    said = r"10 steps in a row.*classification.*images \[.*learning_rate"
+    with poisoned(learner, "head.class_logits"):
+        for step in range(MAX_IN_A_ROW - 1):
+            learn_step(learner, step, batches[:1], guard=guard)
+        with pytest.raises(NonFiniteError, match=said):
+            learn_step(learner, 9, batches[:1], guard=guard)
 
 
 def test_an_infinite_pixel_of_batch_statistics_is_undone(parts) -> None:
@@ -132,7 +132,7 @@ def test_clipping_bounds_the_step(make_store, tiny_run: RunConfig) -> None:
     learn_step(learner, 5, batches[:1], guard=NonFiniteGuard())
     names = dict(learner.model.named_parameters())
     moved = sum((learner.model.state_dict()[k] - before[k]).norm() ** 2 for k in names) ** 0.5
-    assert moved <= 1.01e-6 * learner.learning_rate(5)
+    assert moved <= 1.01e-6 * learner.learning_rate.at(5)
 
 
 def test_accumulated_passes_average_their_gradients(make_store, tiny_run: RunConfig) -> None:
@@ -151,7 +151,7 @@ def test_accumulated_passes_average_their_gradients(make_store, tiny_run: RunCon
 def test_bf16_keeps_losses_in_fp32(make_store, tiny_run: RunConfig) -> None:
     run = apply_overrides(tiny_run, ["precision=bf16"])
     _, learner, batches = build(make_store, run)
-    terms = learner.losses(batches[0], 0)
+    terms = step_losses(learner.network, batches[0], learner.rules, step=0)
     assert all(value.dtype == torch.float32 for value in terms.values.values())
     numbers = learn_step(learner, 0, batches[:1], guard=NonFiniteGuard())
     assert torch.isfinite(numbers["total_loss"])
@@ -185,14 +185,58 @@ def test_the_teacher_starts_as_the_student_and_follows_it(make_store, tiny_run: 
     guard = NonFiniteGuard()
     learn_step(learner, 0, batches[:1], guard=guard)
     student = {n: p.detach().clone() for n, p in learner.model.named_parameters()}
-    numbers = learn_step(learner, 1, batches[:1], guard=guard)
-    teacher = dict(learner.teacher.named_parameters())
+    teacher = dict(learner.teacher.module.named_parameters())
     assert all(torch.equal(teacher[n], student[n]) for n in student), "at t0: equal to the student"
+    numbers = learn_step(learner, 1, batches[:1], guard=guard)
     assert "losses/pseudo_mask" in numbers
     later = {n: p.detach().clone() for n, p in learner.model.named_parameters()}
-    learn_step(learner, 2, batches[:1], guard=guard)
     for name in student:
         torch.testing.assert_close(teacher[name], (student[name] + later[name]) / 2)
+
+
+TEACHER = (
+    "distillation.start=1", "distillation.momentum=0.5", "distillation.teacher_short_side=64",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["depth_matching", "box_teacher"])
+@pytest.mark.parametrize("skipped", [1, 2], ids=["the first step", "a later step"])
+def test_a_skipped_step_leaves_the_teacher_as_it_was(
+    make_store, tiny_run: RunConfig, method: str, skipped: int
+) -> None:
+    """Its weights, and the running statistics that its own forward passes move."""
+    run = apply_overrides(tiny_run, [f"distillation.method={method}", *TEACHER])
+    _, learner, batches = build(make_store, run)
+    guard = NonFiniteGuard()
+    for step in range(skipped):
+        learn_step(learner, step, batches[:1], guard=guard)
+    before = copy.deepcopy(state(learner))
+    with poisoned(learner, "controller"):
+        assert learn_step(learner, skipped, batches[:1], guard=guard) == {}
+    assert same(before, state(learner))
+
+
+def test_after_a_skipped_step_the_teacher_moves_once(make_store, tiny_run: RunConfig) -> None:
+    run = apply_overrides(tiny_run, ["distillation.method=depth_matching", *TEACHER])
+    _, learner, batches = build(make_store, run)
+    assert learner.teacher is not None
+    teacher, guard = learner.teacher, NonFiniteGuard()
+    learn_step(learner, 0, batches[:1], guard=guard)
+    with poisoned(learner, "controller"):
+        learn_step(learner, 1, batches[:1], guard=guard)
+    before = {n: p.detach().clone() for n, p in teacher.module.named_parameters()}
+    learn_step(learner, 2, batches[:1], guard=guard)
+    student = dict(learner.model.named_parameters())
+    for name, value in teacher.module.named_parameters():
+        torch.testing.assert_close(value, (before[name] + student[name]) / 2)
+
+
+def test_health_is_looked_at_only_when_asked_for(parts) -> None:
+    _, learner, batches = parts
+    plain = learn_step(learner, 0, batches[:1], guard=NonFiniteGuard())
+    assert not [name for name in plain if name.startswith("monitors/")]
+    seen = learn_step(learner, 1, batches[:1], guard=NonFiniteGuard(), watching=True)
+    assert {"monitors/tightness", "monitors/positives", "monitors/depth_pairs"} <= seen.keys()
 
 
 def test_masks_supervise_where_they_are_allowed_to(make_store, tiny_run: RunConfig) -> None:

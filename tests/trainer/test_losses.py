@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from boxdepth.trainer.affinity import similarity
 from boxdepth.trainer.geometry.neighbours import neighbour_offsets
 from boxdepth.trainer.losses.depth import depth_loss
 from boxdepth.trainer.losses.dice import dice_losses
@@ -18,6 +17,7 @@ from boxdepth.trainer.losses.iou import box_losses, smoothed_ious
 from boxdepth.trainer.losses.pairwise import disagreement, pairwise_sums, sums_over_shifts
 from boxdepth.trainer.losses.projection import projection_losses
 from boxdepth.trainer.losses.quality import quality_sum
+from boxdepth.trainer.targets.pairs import PairRule, similarity
 
 Z = torch.tensor([[2, 2, -1], [2, 0, -3], [1, -1, -3.0]])
 D = torch.tensor([[100, 100, 104], [100, 101, 104], [100, 103, 110.0]])
@@ -25,7 +25,9 @@ BOX = torch.tensor([[True, True, False]] * 3)
 
 
 def pairs(logits: Tensor, counted: Tensor, dilation: int = 1) -> tuple[Tensor, Tensor]:
-    return pairwise_sums(logits[None, None], counted[None], torch.tensor([0]), dilation=dilation)
+    return pairwise_sums(
+        logits[None, None], counted[None], torch.tensor([0]), neighbour_offsets(3, dilation)
+    )
 
 
 @pytest.mark.parametrize(
@@ -65,7 +67,7 @@ def test_consistency_of_the_worked_example(
 ) -> None:
     """method.md, golden vector 4."""
     valid = torch.ones(1, 3, 3, dtype=torch.bool)
-    trusted = similarity(D[None, None], valid, dilation=1)[0] >= threshold
+    trusted = similarity(D[None, None], valid, PairRule(dilation=1))[0] >= threshold
     total, count = pairs(Z, trusted & region)
     assert int(count) == number
     assert float(total / count) == pytest.approx(expected, abs=1e-6)
@@ -113,8 +115,7 @@ def test_pairwise_sums_equal_the_slow_loop(seed: int, window: tuple[int, int]) -
         torch.from_numpy(logits),
         torch.from_numpy(counted),
         torch.from_numpy(box_index),
-        kernel_size=kernel,
-        dilation=dilation,
+        offsets,
     )
     for i, box in enumerate(box_index):
         expected = slow_pairwise(logits[i, 0], counted[box], offsets)
@@ -132,7 +133,7 @@ def test_pairwise_gradient_is_the_numeric_one(form: str) -> None:
     def sums(z: Tensor) -> Tensor:
         if form == "shifts":
             return sums_over_shifts(z, counted, index, neighbour_offsets(3, 1))
-        return pairwise_sums(z, counted, index, dilation=1)[0]
+        return pairwise_sums(z, counted, index, neighbour_offsets(3, 1))[0]
 
     assert torch.autograd.gradcheck(sums, (logits,), atol=1e-6)
 
@@ -144,7 +145,7 @@ def test_pairs_by_list_and_by_shifts_are_one_number() -> None:
     index = torch.tensor([0, 2, 2, 1])
     both = []
     for form in (
-        lambda z: pairwise_sums(z, counted, index)[0],
+        lambda z: pairwise_sums(z, counted, index, neighbour_offsets(3, 2))[0],
         lambda z: sums_over_shifts(z, counted, index, neighbour_offsets(3, 2)),
     ):
         torch.manual_seed(0)
@@ -165,7 +166,8 @@ def test_saturated_logits_cost_no_precision() -> None:
 def test_pairwise_without_masks_or_pairs_is_zero_with_a_graph() -> None:
     logits = torch.zeros(0, 1, 4, 4, requires_grad=True)
     nothing = torch.zeros(0, dtype=torch.int64)
-    sums, numbers = pairwise_sums(logits, torch.zeros(0, 8, 4, 4).bool(), nothing)
+    none = torch.zeros(0, 8, 4, 4).bool()
+    sums, numbers = pairwise_sums(logits, none, nothing, neighbour_offsets(3, 2))
     sums.sum().backward()
     assert numbers.shape == (0,)
     assert logits.grad is not None
@@ -175,7 +177,7 @@ def test_all_foreground_and_all_background_cost_no_pair() -> None:
     counted = torch.ones(1, 8, 6, 6, dtype=torch.bool)
     for value in (-30.0, 30.0):
         logits = torch.full((1, 1, 6, 6), value)
-        assert float(pairwise_sums(logits, counted, torch.tensor([0]))[0]) < 1e-9
+        assert float(pairs(logits[0, 0], counted[0], dilation=2)[0]) < 1e-9
 
 
 def slow_focal(logits: np.ndarray, labels: np.ndarray) -> float:

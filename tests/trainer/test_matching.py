@@ -16,6 +16,7 @@ from boxdepth.trainer.distill.matching import (
     matching_scores,
     weights_at,
 )
+from boxdepth.trainer.distill.rules import Matching
 
 BOXES = torch.tensor([[0.0, 0, 10, 10], [8, 0, 18, 10]])
 CANDIDATES = torch.tensor([[0.0, 0, 10, 9], [1, 0, 11, 10], [9, 0, 18, 10]])
@@ -35,7 +36,8 @@ def _scores(weights: MatchingWeights, overlap: str = "iou") -> torch.Tensor:
 
 
 def _weights(alpha: float, beta: float, schedule: str = "constant", progress: float = 0.0):
-    return weights_at(alpha=alpha, beta=beta, beta_schedule=schedule, progress=progress)
+    matching = Matching(alpha=alpha, beta=beta, beta_schedule=schedule)
+    return weights_at(matching, progress)
 
 
 class TestGoldenVectors:
@@ -44,7 +46,7 @@ class TestGoldenVectors:
         expected = [1, 0.606531, 0.367879, 0.223130, 0.135335, 0.082085, 0.049787]
         for difference, value in enumerate(expected):
             depth[0, :, 4] = difference
-            smooth = depth_smoothness(depth, size=(4, 12))
+            smooth = depth_smoothness(depth, size=(4, 12), theta=2.0)
             assert smooth[0, 0].item() == pytest.approx(value, abs=1e-6)
 
     def test_overlap_of_boxes(self) -> None:
@@ -108,7 +110,7 @@ class TestSmoothness:
         generator = torch.Generator().manual_seed(0)
         depth = torch.rand((1, 32, 64), generator=generator) * 10
         height, width = 27, 49
-        smooth = depth_smoothness(depth, size=(height, width))
+        smooth = depth_smoothness(depth, size=(height, width), theta=2.0)
         expected = np.zeros((8, 16))
         for i in range(8):
             for j in range(16):
@@ -121,8 +123,8 @@ class TestSmoothness:
     def test_padding_changes_nothing(self) -> None:
         depth = torch.arange(24 * 40, dtype=torch.float32).view(1, 24, 40) % 7
         padded = torch.nn.functional.pad(depth, (0, 24, 0, 8), value=200.0)
-        small = depth_smoothness(depth, size=(24, 40))
-        large = depth_smoothness(padded, size=(24, 40))
+        small = depth_smoothness(depth, size=(24, 40), theta=2.0)
+        large = depth_smoothness(padded, size=(24, 40), theta=2.0)
         assert torch.equal(large[:6, :10], small)
         assert large.sum() == small.sum()
 
@@ -152,7 +154,7 @@ class TestDepthScores:
     def test_many_boxes_and_candidates_need_no_joint_tensor(self) -> None:
         boxes, masks = torch.ones(90, 200, 336), torch.ones(100, 200, 336)
         # 90 x 100 x 200 x 336 floats would be 2.4 GB
-        assert depth_scores(boxes, masks, torch.ones(200, 336)).shape == (90, 100)
+        assert depth_scores(boxes, masks, torch.ones(200, 336), kind="eq8").shape == (90, 100)
 
 
 class TestMatch:

@@ -1,5 +1,7 @@
 """The network's parts: shapes, counts, frozen parts, and what the dynamic head computes."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,8 +13,6 @@ from boxdepth.trainer.model.condinst import CondInst
 from boxdepth.trainer.model.deformable import ModulatedDeformConv
 from boxdepth.trainer.model.dynamic_mask_head import (
     MaskHeadSpec,
-    _all_images_at_once,
-    _image_by_image,
     mask_outputs,
     split_params,
 )
@@ -53,7 +53,7 @@ def one_positive(params: Tensor, *, level: int = 0) -> Positives:
 
 def test_depth_layer_of_the_worked_example() -> None:
     """method.md, golden vector 8: F1 = (1, 2, 0..) reaches the depth and the mask layer."""
-    spec = MaskHeadSpec(features=16, out_stride=8)
+    spec = MaskHeadSpec(features=16)
     params = torch.zeros(spec.num_params)
     weights, biases = split_params(params[None], spec)
     biases[1][0, :2] = torch.tensor([1.0, 2.0])
@@ -63,17 +63,21 @@ def test_depth_layer_of_the_worked_example() -> None:
     biases[3][0] = -0.5
     out = mask_outputs(torch.randn(1, 16, 1, 1), one_positive(params), spec)
     assert out.depth is not None
-    assert float(out.depth) == pytest.approx(0.524979, abs=1e-6)
-    assert float(out.logits) == pytest.approx(1.312448, abs=1e-6)
-    assert float(out.logits.sigmoid()) == pytest.approx(0.787923, abs=1e-6)
+    assert out.logits.shape == (1, 1, 2, 2), "the one cell at stride 8, four times"
+    for maps, expected in (
+        (out.depth, 0.524979),
+        (out.logits, 1.312448),
+        (out.logits.sigmoid(), 0.787923),
+    ):
+        torch.testing.assert_close(maps, torch.full_like(maps, expected), atol=1e-6, rtol=0)
 
 
 def test_depth_joins_by_sum_if_told() -> None:
-    spec = MaskHeadSpec(features=16, out_stride=8, depth="sum")
+    spec = MaskHeadSpec(features=16, depth="sum")
     params = torch.zeros(spec.num_params)
     params[-2:] = torch.tensor([0.5, 2.0])
     out = mask_outputs(torch.randn(1, 16, 1, 1), one_positive(params), spec)
-    assert float(out.logits) == pytest.approx(2.5)
+    torch.testing.assert_close(out.logits, torch.full_like(out.logits, 2.5))
 
 
 def test_parameters_are_all_weights_then_all_biases() -> None:
@@ -122,15 +126,20 @@ def test_positives_of_mixed_images_see_their_own_features() -> None:
         torch.testing.assert_close(together.logits[i], alone.logits[0], atol=1e-4, rtol=1e-4)
 
 
-def test_images_one_by_one_and_all_at_once_are_one_layer() -> None:
-    """The form for CPUs and the one for accelerators."""
+def test_counts_are_known_or_counted() -> None:
     torch.manual_seed(0)
-    features, image_index = torch.randn(3, 5, 12), torch.tensor([0, 0, 2])
-    weight, bias = torch.randn(3, 4, 5), torch.randn(3, 4)
-    torch.testing.assert_close(
-        _image_by_image(features, image_index, weight, bias),
-        _all_images_at_once(features, image_index, weight, bias),
+    spec = MaskHeadSpec(features=4)
+    positives = Positives(
+        location_xy=torch.rand(3, 2) * 32,
+        level=torch.tensor([0, 1, 0]),
+        box_index=torch.tensor([0, 1, 2]),
+        image_index=torch.tensor([2, 0, 0]),
+        params=torch.randn(3, spec.num_params),
     )
+    features = torch.randn(3, 4, 4, 4)
+    counted = mask_outputs(features, positives, spec)
+    known = mask_outputs(features, replace(positives, counts=(2, 0, 1)), spec)
+    assert torch.equal(counted.logits, known.logits)
 
 
 def test_no_positives_give_no_masks_and_keep_the_graph() -> None:
@@ -316,8 +325,8 @@ def test_bfloat16_outputs_stay_close(tiny: CondInst) -> None:
 
 
 def test_semantic_logits_exist_in_training_only() -> None:
-    settings = TINY.mask_branch.model_copy(update={"semantic_loss": True})
-    model = build_model(TINY.model_copy(update={"mask_branch": settings}))
+    settings = TINY.mask_branch.changed(semantic_loss=True)
+    model = build_model(TINY.changed(mask_branch=settings))
     images = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
     sizes = torch.tensor([[64, 64], [64, 64]])
     logits = model.train()(images, sizes).semantic_logits
@@ -328,7 +337,7 @@ def test_semantic_logits_exist_in_training_only() -> None:
 
 def test_unknown_number_of_classes_is_refused() -> None:
     with pytest.raises(ValueError, match="number of classes is unknown"):
-        build_model(TINY.model_copy(update={"num_classes": 0}))
+        build_model(TINY.changed(num_classes=0))
 
 
 def test_controller_must_fit_the_mask_head(tiny: CondInst) -> None:

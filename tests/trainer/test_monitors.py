@@ -32,6 +32,13 @@ def _pseudo(mask: torch.Tensor, score: list[float], keep: list[bool]) -> PseudoM
     )
 
 
+def _sources(color: torch.Tensor, depth: torch.Tensor) -> tuple[TrustedPairs, ...]:
+    return (
+        TrustedPairs(source="color", term="color", pairs=color),
+        TrustedPairs(source="depth", term="consistency", pairs=depth),
+    )
+
+
 class TestMaskShape:
     def test_tightness_looks_at_extents_only(self) -> None:
         boxes = _rectangles((2, 2, 10, 10))
@@ -63,16 +70,15 @@ class TestPairs:
         color[0, :4, :6] = True
         depth = torch.ones_like(color)
         boxes = _rectangles((0, 0, 12, 6), (0, 6, 12, 12))
-        shares = pair_shares(TrustedPairs(color=color, depth=depth), boxes, torch.tensor([0, 0]))
+        shares = pair_shares(_sources(color, depth), boxes, torch.tensor([0, 0]))
         assert shares["color_pairs"].item() == pytest.approx(0.25)
         assert shares["depth_pairs"].item() == 1
         assert shares["common_pairs"].item() == pytest.approx(0.25)
 
     def test_overlapping_boxes_count_a_pair_once(self) -> None:
         color = torch.ones(1, 8, 12, 12, dtype=torch.bool)
-        pairs = TrustedPairs(color=color, depth=color)
         boxes = _rectangles((0, 0, 6, 6), (0, 0, 6, 6))
-        shares = pair_shares(pairs, boxes, torch.tensor([0, 0]))
+        shares = pair_shares(_sources(color, color), boxes, torch.tensor([0, 0]))
         assert shares["color_pairs"].item() == 1
 
 

@@ -9,9 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from boxdepth.trainer.affinity import color_pairs, depth_pairs
+from boxdepth.trainer.data.collate import collate
 from boxdepth.trainer.pair_pictures import PairPicture
 from boxdepth.trainer.structures import Sample
+from boxdepth.trainer.targets.mask_grid import mask_grid
+from boxdepth.trainer.targets.pairs import PairRule, trusted_pairs
 
 
 def _sample(*, depth_valid: bool = True, boxes: int = 1) -> Sample:
@@ -32,15 +34,14 @@ def _sample(*, depth_valid: bool = True, boxes: int = 1) -> Sample:
         centers_xy=box[:, :2],
         bottom_rows_removed=0,
         image_id=7,
-        original_size=(64, 96),
     )
 
 
 def test_pairs_are_those_of_the_losses() -> None:
-    sample, valid = _sample(), torch.ones(1, 64, 96, dtype=torch.bool)
-    picture = PairPicture(sample)
-    assert torch.equal(picture.color, color_pairs(sample.image[None], valid)[0])
-    assert torch.equal(picture.depth, depth_pairs(sample.inverse_depth[None], valid)[0])
+    picture = PairPicture(_sample())
+    color, depth = trusted_pairs(mask_grid(collate([_sample()])), PairRule())
+    assert torch.equal(picture.color, color.pairs[0])
+    assert torch.equal(picture.depth, depth.pairs[0])
 
 
 def test_shares_count_pairs_inside_boxes() -> None:

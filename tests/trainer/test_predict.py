@@ -13,6 +13,7 @@ from pycocotools import mask as coco_mask
 from boxdepth.trainer.geometry.resize import aligned_bilinear
 from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec
 from boxdepth.trainer.predict import (
+    DetectionLimits,
     detect,
     detect_in_boxes,
     encode_rle,
@@ -25,7 +26,7 @@ from boxdepth.trainer.structures import DenseOutputs, Detections
 
 SPEC = MaskHeadSpec(features=8)
 SHAPES = [(8, 12), (4, 6), (2, 3), (1, 2), (1, 1)]
-SIZES = torch.tensor([[64, 96], [50, 70]])
+SIZES = [(64, 96), (50, 70)]
 
 
 def outputs(bias: float = -1.0, dtype: torch.dtype = torch.float32) -> DenseOutputs:
@@ -41,19 +42,22 @@ def outputs(bias: float = -1.0, dtype: torch.dtype = torch.float32) -> DenseOutp
 
 
 def test_detections_come_in_decreasing_order_and_no_more_than_asked() -> None:
-    for found in detect(outputs(), SIZES, max_detections=7):
+    for found in detect(outputs(), SIZES, DetectionLimits(max_detections=7)):
         assert len(found.scores) == 7
         assert (found.scores.diff() <= 0).all()
         assert found.params.shape == (7, SPEC.num_params)
 
 
 def test_every_image_keeps_its_own_size() -> None:
-    assert [found.size for found in detect(outputs(), SIZES)] == [(64, 96), (50, 70)]
+    assert [found.size for found in detect(outputs(), SIZES, DetectionLimits())] == [
+        (64, 96),
+        (50, 70),
+    ]
 
 
 def test_a_batch_detects_what_its_images_detect_alone() -> None:
     everything = outputs()
-    both = detect(everything, SIZES)
+    both = detect(everything, SIZES, DetectionLimits())
     for i, found in enumerate(both):
         alone = DenseOutputs(
             class_logits=tuple(x[i : i + 1] for x in everything.class_logits),
@@ -62,7 +66,7 @@ def test_a_batch_detects_what_its_images_detect_alone() -> None:
             controller=tuple(x[i : i + 1] for x in everything.controller),
             mask_features=everything.mask_features[i : i + 1],
         )
-        (single,) = detect(alone, SIZES[i : i + 1])
+        (single,) = detect(alone, SIZES[i : i + 1], DetectionLimits())
         assert torch.equal(single.boxes_xyxy, found.boxes_xyxy)
         assert torch.equal(single.scores, found.scores)
 
@@ -79,7 +83,7 @@ def two_step_masks(
 @pytest.mark.parametrize("original", [(64, 96), (150, 37), (31, 200)])
 def test_masks_equal_the_two_resizes_they_replace(original: tuple[int, int]) -> None:
     dense = outputs()
-    found = detect(dense, SIZES)
+    found = detect(dense, SIZES, DetectionLimits())
     results = predict_masks(
         dense, found, SPEC, original_sizes=[original, original], drop_empty_boxes=False
     )
@@ -94,7 +98,7 @@ def test_masks_equal_the_two_resizes_they_replace(original: tuple[int, int]) -> 
 
 def test_chunks_change_nothing() -> None:
     dense = outputs()
-    found = detect(dense, SIZES)
+    found = detect(dense, SIZES, DetectionLimits())
     sizes = [(64, 96), (64, 96)]
     large = predict_masks(dense, found, SPEC, original_sizes=sizes, chunk=1000)
     small = predict_masks(dense, found, SPEC, original_sizes=sizes, chunk=3)
@@ -103,7 +107,7 @@ def test_chunks_change_nothing() -> None:
 
 def test_rescoring_takes_the_root_of_score_times_mask_quality() -> None:
     dense = outputs()
-    found = detect(dense, SIZES)
+    found = detect(dense, SIZES, DetectionLimits())
     sizes = [(64, 96), (50, 70)]
     plain = predict_masks(dense, found, SPEC, original_sizes=sizes, drop_empty_boxes=False)
     again = predict_masks(
@@ -121,7 +125,7 @@ def test_rescoring_takes_the_root_of_score_times_mask_quality() -> None:
 
 def test_an_image_without_detections_has_an_empty_answer() -> None:
     dense = outputs(bias=-30.0)
-    found = detect(dense, SIZES)
+    found = detect(dense, SIZES, DetectionLimits())
     results = predict_masks(dense, found, SPEC, original_sizes=[(9, 9), (5, 5)])
     assert [len(r.masks) for r in results] == [0, 0]
     assert results[0].boxes_xyxy.shape == (0, 4)
@@ -130,14 +134,16 @@ def test_an_image_without_detections_has_an_empty_answer() -> None:
 
 def test_half_precision_outputs_are_enough() -> None:
     dense = outputs(dtype=torch.bfloat16)
-    found = detect(dense, SIZES)
+    found = detect(dense, SIZES, DetectionLimits())
     results = predict_masks(dense, found, SPEC, original_sizes=[(64, 96), (50, 70)])
     assert all(len(r.masks) > 0 for r in results)
 
 
 def test_boxes_are_clipped_to_the_original_image() -> None:
     dense = outputs()
-    for r in predict_masks(dense, detect(dense, SIZES), SPEC, original_sizes=[(20, 30), (30, 20)]):
+    for r in predict_masks(
+        dense, detect(dense, SIZES, DetectionLimits()), SPEC, original_sizes=[(20, 30), (30, 20)]
+    ):
         height, width = r.size
         assert r.boxes_xyxy.min() >= 0
         assert (r.boxes_xyxy <= [width, height, width, height]).all()
@@ -170,7 +176,9 @@ def test_an_empty_part_is_an_empty_mask() -> None:
 
 def test_given_boxes_take_the_location_that_predicts_them_best() -> None:
     dense = outputs()
-    everything = detect(dense, SIZES, score_threshold=0.0, nms_iou=1.0, max_detections=50)
+    everything = detect(
+        dense, SIZES, DetectionLimits(score_threshold=0.0, nms_iou=1.0, max_detections=50)
+    )
     wanted = [found.boxes_xyxy[[3, 0, 11]] for found in everything]
     for found, answer in zip(everything, detect_in_boxes(dense, SIZES, wanted), strict=True):
         assert torch.equal(answer.location_xy, found.location_xy[[3, 0, 11]])
@@ -204,7 +212,7 @@ def test_a_mask_cut_to_a_box_keeps_what_touches_the_box(
 
 def test_cropped_masks_are_the_whole_ones_inside_their_boxes() -> None:
     dense = outputs()
-    found = detect(dense, SIZES)
+    found = detect(dense, SIZES, DetectionLimits())
     originals = [(128, 192), (75, 105)]
     whole, cut = (
         predict_masks(dense, found, SPEC, original_sizes=originals, chunk=3, crop=crop)
@@ -233,7 +241,7 @@ def test_no_given_boxes_give_no_masks() -> None:
 def test_results_carry_original_categories_and_plain_numbers() -> None:
     dense = outputs()
     (first, _) = predict_masks(
-        dense, detect(dense, SIZES), SPEC, original_sizes=[(64, 96), (50, 70)]
+        dense, detect(dense, SIZES, DetectionLimits()), SPEC, original_sizes=[(64, 96), (50, 70)]
     )
     entries = to_coco_results(first, image_id=139, category_ids=[7, 1, 90])
     assert json.loads(json.dumps(entries)) == entries

@@ -84,7 +84,7 @@ def go(
         evaluate=evaluate,
         evaluates=evaluates,
         batch_size=config.data.batch_size,
-        intervals=assemble.intervals(config),
+        intervals=config.checkpoints,
         about={},
     )
     folder.mkdir(exist_ok=True)

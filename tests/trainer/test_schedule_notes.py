@@ -2,7 +2,7 @@
 
 import pytest
 
-from boxdepth.trainer.build import loss_spec
+from boxdepth.trainer.assemble import loss_rules
 from boxdepth.trainer.config import RunConfig
 from boxdepth.trainer.criterion import factors_at
 from boxdepth.trainer.presets import PRESETS
@@ -66,7 +66,7 @@ def test_a_teacher_in_the_last_step_is_a_teacher() -> None:
 def test_they_agree_with_the_factors(iterations: int) -> None:
     """The factor of the last step is what a note speaks of."""
     run = shortened("scenes_tiny", f"schedule.iterations={iterations}", "schedule.steps=[]")
-    last = factors_at(loss_spec(run), iterations - 1)
+    last = factors_at(loss_rules(run), iterations - 1)
     notes = " ".join(schedule_notes(run))
     assert ("consistency" in notes) == (last["consistency"] < run.losses.consistency)
     assert ("no effect" in notes) == (last["consistency"] == 0)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from boxdepth.trainer.distill.teacher import (
+from boxdepth.trainer.distill.ema import (
     make_teacher,
     teacher_momentum,
     teaching,

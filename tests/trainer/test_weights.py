@@ -178,7 +178,7 @@ MODEL = config.Model(
 def adelaidet_weights(classes: int = 3) -> dict[str, Tensor]:
     """A model of ours under AdelaiDet's names."""
     torch.manual_seed(4)
-    model = build_model(MODEL.model_copy(update={"num_classes": classes}))
+    model = build_model(MODEL.changed(num_classes=classes))
     back = {"class_tower": "cls_tower", "box_tower": "bbox_tower", "class_logits": "cls_logits"}
     back |= {"ltrb": "bbox_pred", "quality": "ctrness"}
     named: dict[str, Tensor] = {}
@@ -212,7 +212,7 @@ def inner_name(name: str) -> str:
 def test_a_whole_model_comes_back_under_our_names(tmp_path: Path) -> None:
     path = tmp_path / "BoxInst.pth"
     torch.save({"model": adelaidet_weights(), "iteration": 90_000}, path)
-    imported = import_weights(path, MODEL.model_copy(update={"num_classes": 0}))
+    imported = import_weights(path, MODEL.changed(num_classes=0))
     torch.manual_seed(4)
     expected = build_model(MODEL).state_dict()
     assert imported.kind == "model"
@@ -233,7 +233,7 @@ def test_another_number_of_classes_starts_the_class_layer_anew_and_says_so() -> 
 
 
 def test_weights_without_depth_layer_grow_one() -> None:
-    with_depth = MODEL.model_copy(update={"mask_head": config.MaskHead(depth="product")})
+    with_depth = MODEL.changed(mask_head=config.MaskHead(depth="product"))
     model = build_model(with_depth)
     start = model.controller.weight.detach().clone()
     weights = adelaidet_weights()

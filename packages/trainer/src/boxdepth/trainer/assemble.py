@@ -1,9 +1,7 @@
 """From a resolved config to the parts of a run: the data, the learner, the teacher, inference."""
 
-import functools
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -11,21 +9,18 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from boxdepth.trainer import config
-from boxdepth.trainer.build import build_model, loss_spec, mask_head_spec
+from boxdepth.trainer.build import build_model, mask_head_spec
+from boxdepth.trainer.criterion import LossRules
 from boxdepth.trainer.data.loader import BatchLoader, BatchOrder
 from boxdepth.trainer.data.store_dataset import SampleOptions, TrainingSet, open_training_set
-from boxdepth.trainer.distill.matchers import Matcher, match_by_depth, match_like_box_teacher
-from boxdepth.trainer.distill.pseudo import Distiller, pseudo_masks
-from boxdepth.trainer.distill.teacher import make_teacher, teacher_momentum, update_teacher
+from boxdepth.trainer.distill.pseudo import PseudoRules
+from boxdepth.trainer.distill.teacher import Teacher
 from boxdepth.trainer.engine.distributed import World
-from boxdepth.trainer.engine.loop import Intervals
 from boxdepth.trainer.engine.optim import make_optimizer, parameter_groups
-from boxdepth.trainer.engine.schedule import learning_rate, scaled_learning_rate
-from boxdepth.trainer.engine.step import PairSpec, StepSpec, Teach, step_losses
-from boxdepth.trainer.engine.update import Learner, Losses
+from boxdepth.trainer.engine.schedule import LearningRate, scaled_learning_rate
+from boxdepth.trainer.engine.step import StepRules
+from boxdepth.trainer.engine.update import Learner
 from boxdepth.trainer.inference import InferenceSpec
-from boxdepth.trainer.predict import detect
-from boxdepth.trainer.structures import Batch, PseudoMasks
 
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -42,8 +37,7 @@ def with_classes(run: config.RunConfig, categories: int) -> config.RunConfig:
             f"model.num_classes is {named}, but the training store has {categories} categories; "
             "leave it at 0 to take the store's"
         )
-    model = run.model.model_copy(update={"num_classes": categories})
-    return run.model_copy(update={"model": model})
+    return run.changed(model=run.model.changed(num_classes=categories))
 
 
 def training_set(run: config.RunConfig, store: Path) -> TrainingSet:
@@ -88,8 +82,9 @@ def build_learner(run: config.RunConfig, device: torch.device, world: World) -> 
     if run.channels_last:
         model = model.to(memory_format=torch.channels_last)
     model.train()
-    teacher = make_teacher(model) if run.distillation.method != "off" else None
-    network = _wrapped(model, run, device, world)
+    teacher = None
+    if run.distillation.method != "off":
+        teacher = Teacher(model, pseudo_rules(run), iterations=run.schedule.iterations)
     groups = parameter_groups(
         model,
         weight_decay=run.optimizer.weight_decay,
@@ -103,18 +98,16 @@ def build_learner(run: config.RunConfig, device: torch.device, world: World) -> 
     )
     return Learner(
         model=model,
-        network=network,
-        losses=_losses(network, run, _teach(teacher, run)),
+        network=_wrapped(model, run, device, world),
+        rules=step_rules(run),
         optimizer=optimizer,
-        learning_rate=schedule_of(run),
+        learning_rate=LearningRate(base=base_learning_rate(run), schedule=run.schedule),
         scaler=torch.amp.GradScaler(device.type, enabled=run.precision == "fp16"),
         device=device,
         seed=run.seed,
         rank=world.rank,
         clip_norm=run.optimizer.clip_norm,
         teacher=teacher,
-        teacher_from=run.distillation.start,
-        update_teacher=_teacher_update(teacher, model, run),
     )
 
 
@@ -127,30 +120,33 @@ def base_learning_rate(run: config.RunConfig) -> float:
     )
 
 
-def schedule_of(run: config.RunConfig) -> Callable[[int], float]:
-    """Learning rate of each iteration."""
-    return functools.partial(
-        learning_rate,
-        base=base_learning_rate(run),
-        steps=run.schedule.steps,
-        gamma=run.schedule.gamma,
-        warmup_iterations=run.schedule.warmup_iterations,
-        warmup_factor=run.schedule.warmup_factor,
+def step_rules(run: config.RunConfig) -> StepRules:
+    """What a forward pass needs to know."""
+    return StepRules(
+        mask_head=mask_head_spec(run.model),
+        losses=loss_rules(run),
+        assignment=run.model.fcos,
+        autocast=AUTOCAST[run.precision],
     )
 
 
-def step_spec(run: config.RunConfig) -> StepSpec:
-    """What a forward pass needs to know."""
-    losses = run.losses
-    return StepSpec(
-        num_classes=run.model.num_classes,
+def loss_rules(run: config.RunConfig) -> LossRules:
+    """What the criterion needs to know."""
+    return LossRules(
+        losses=run.losses,
+        pseudo=run.distillation,
+        supervision=run.data.supervision,
+        quality=run.model.fcos.quality,
+    )
+
+
+def pseudo_rules(run: config.RunConfig) -> PseudoRules:
+    """How the teacher's predictions become targets."""
+    return PseudoRules(
+        distillation=run.distillation,
         mask_head=mask_head_spec(run.model),
-        losses=loss_spec(run),
-        pairs=PairSpec(**losses.pairs.model_dump()),
-        center_radius=run.model.fcos.center_radius,
-        level_ranges=run.model.fcos.level_ranges,
-        per_image=losses.sampling.per_image,
-        per_batch=losses.sampling.per_batch,
+        limits=run.inference,
+        theta=run.losses.pairs.theta,
         autocast=AUTOCAST[run.precision],
     )
 
@@ -162,15 +158,6 @@ def inference_spec(run: config.RunConfig) -> InferenceSpec:
         autocast=AUTOCAST[run.precision] if run.precision != "fp16" else None,
         **run.inference.model_dump(),
     )
-
-
-def intervals(run: config.RunConfig) -> Intervals:
-    """When to save, evaluate and report."""
-    every = run.checkpoints
-    return Intervals(
-        checkpoint=every.every, keep=every.keep, evaluate=every.evaluate_every,
-        report=every.log_every,
-    )  # fmt: skip
 
 
 def config_digest(run: config.RunConfig) -> str:
@@ -187,82 +174,3 @@ def _wrapped(
         return network
     ids = [device.index or 0] if device.type == "cuda" else None
     return DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
-
-
-def _losses(network: nn.Module, run: config.RunConfig, teach: Teach) -> Losses:
-    spec = step_spec(run)
-    return lambda batch, step: step_losses(network, batch, spec=spec, step=step, teach=teach)
-
-
-def _teacher_update(
-    teacher: nn.Module | None, student: nn.Module, run: config.RunConfig
-) -> Callable[[int], None]:
-    settings = run.distillation
-    like_box_teacher = settings.method == "box_teacher"
-
-    def update(step: int) -> None:
-        if teacher is not None and step >= settings.start:
-            momentum = teacher_momentum(
-                step - settings.start, momentum=settings.momentum, ramp=like_box_teacher
-            )
-            update_teacher(
-                teacher, student, momentum=momentum, average_buffers=not like_box_teacher
-            )
-
-    return update
-
-
-def distiller(run: config.RunConfig) -> Distiller:
-    """How the teacher's predictions become targets."""
-    settings, spec = run.distillation, inference_spec(run)
-    return Distiller(
-        detect=functools.partial(
-            detect,
-            score_threshold=spec.score_threshold,
-            threshold_with_quality=spec.threshold_with_quality,
-            pre_nms=spec.pre_nms,
-            nms_iou=spec.nms_iou,
-            max_detections=spec.max_detections,
-        ),
-        matcher=_matcher(run),
-        mask_head=spec.mask_head,
-        short_side=settings.teacher_short_side,
-        max_size=settings.teacher_max_size,
-        binarize=settings.binarize,
-        mask_threshold=settings.mask_threshold,
-        batch_stats=settings.teacher_batch_stats,
-        autocast=AUTOCAST[run.precision],
-    )
-
-
-def _teach(teacher: nn.Module | None, run: config.RunConfig) -> Teach:
-    settings = run.distillation
-    if teacher is None:
-        return lambda batch, step: None
-    how = distiller(run)
-
-    def teach(batch: Batch, step: int) -> PseudoMasks | None:
-        if step < settings.start:
-            return None
-        progress = step / run.schedule.iterations
-        return pseudo_masks(teacher, batch, how, progress=progress)
-
-    return teach
-
-
-def _matcher(run: config.RunConfig) -> Matcher:
-    settings = run.distillation
-    if settings.method == "box_teacher":
-        return functools.partial(match_like_box_teacher, mask_threshold=settings.mask_threshold)
-    matching = settings.matching
-    return functools.partial(
-        match_by_depth,
-        alpha=matching.alpha,
-        beta=matching.beta,
-        beta_schedule=matching.beta_schedule,
-        overlap=matching.iou,
-        depth_score=matching.depth_score,
-        reliability=settings.reliability,
-        mask_threshold=settings.mask_threshold,
-        theta=run.losses.pairs.theta,
-    )

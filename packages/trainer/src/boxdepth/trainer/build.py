@@ -7,7 +7,6 @@ from typing import Literal
 from torch import Tensor
 
 from boxdepth.trainer import config
-from boxdepth.trainer.criterion import LossSpec
 from boxdepth.trainer.model.backbone import Backbone, build_backbone
 from boxdepth.trainer.model.condinst import CondInst, make_controller
 from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec
@@ -91,50 +90,16 @@ def import_weights(path: Path, model: config.Model) -> ImportedWeights:
         WeightsError: a file that can't be read or doesn't fit.
     """
     tensors = read_tensors(path)
-    settings = model.backbone.model_copy(update={"weights": None})
+    settings = model.backbone.changed(weights=None)
     if not is_adelaidet(tensors):
         backbone = _backbone(settings)
         report = load_backbone(backbone, path)
         state = {f"backbone.{name}": tensor for name, tensor in backbone.state_dict().items()}
         return ImportedWeights(kind="backbone", tensors=state, report=report)
     classes = model.num_classes or adelaidet_classes(tensors)
-    network = build_model(model.model_copy(update={"backbone": settings, "num_classes": classes}))
+    network = build_model(model.changed(backbone=settings, num_classes=classes))
     report = load_adelaidet(network, tensors, source=str(path))
     return ImportedWeights(kind="model", tensors=network.state_dict(), report=report)
-
-
-def loss_spec(run: config.RunConfig) -> LossSpec:
-    """Weights, warm-ups and choices of the loss terms of a run.
-
-    A term that the run's supervision or model has no use for gets weight 0.
-    """
-    losses, distillation = run.losses, run.distillation
-    distils = distillation.method != "off"
-    box_teacher = distillation.method == "box_teacher"
-    return LossSpec(
-        supervision=run.data.supervision,
-        classification=losses.classification,
-        box=losses.box,
-        quality=losses.quality,
-        semantic=losses.semantic if run.model.mask_branch.semantic_loss else 0.0,
-        mask=losses.mask,
-        projection=losses.projection,
-        color=losses.color,
-        depth=losses.depth if run.model.mask_head.depth != "off" else 0.0,
-        consistency=losses.consistency,
-        pseudo_mask=distillation.gamma if distils else 0.0,
-        mask_affinity=distillation.mask_affinity if distils else 0.0,
-        quality_target=run.model.fcos.quality,
-        box_loss=losses.box_loss,
-        class_normalizer=losses.class_normalizer,
-        warmup_iterations=losses.warmup_iterations,
-        consistency_warmup=losses.consistency_warmup,
-        consistency_region=losses.consistency_region,
-        depth_reduction=losses.depth_reduction,
-        pseudo_warmup_start=distillation.start if box_teacher else None,
-        kernel_size=losses.pairs.kernel_size,
-        dilation=losses.pairs.dilation,
-    )
 
 
 def mask_head_spec(model: config.Model) -> MaskHeadSpec:
@@ -142,11 +107,8 @@ def mask_head_spec(model: config.Model) -> MaskHeadSpec:
     ranges = model.fcos.level_ranges
     return MaskHeadSpec(
         features=model.mask_branch.out_channels,
-        layers=model.mask_head.layers,
-        channels=model.mask_head.channels,
-        relative_coordinates=model.mask_head.relative_coordinates,
-        depth=model.mask_head.depth,
         level_sizes=(*ranges, 2 * ranges[-1]),
+        **dict(model.mask_head),
     )
 
 

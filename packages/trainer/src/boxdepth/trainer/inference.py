@@ -13,7 +13,13 @@ from torch import Tensor, nn
 from boxdepth.trainer.data.augment import Geometry, resize_shape, transform_boxes, transform_image
 from boxdepth.trainer.geometry.grid import equally_padded, padded_size
 from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec
-from boxdepth.trainer.predict import Instances, detect, detect_in_boxes, predict_masks
+from boxdepth.trainer.predict import (
+    DetectionLimits,
+    Instances,
+    detect,
+    detect_in_boxes,
+    predict_masks,
+)
 from boxdepth.trainer.structures import DenseOutputs, Detections
 
 
@@ -85,7 +91,7 @@ def _predict_at_once(
     given = [p.boxes_xyxy for p in pictures]
     return predict_masks(
         outputs,
-        _detections(outputs, sizes, given, geometries, spec),
+        _detections(outputs, given, geometries, spec),
         spec.mask_head,
         original_sizes=[geometry.old_size for geometry in geometries],
         mask_threshold=spec.mask_threshold,
@@ -97,28 +103,27 @@ def _predict_at_once(
 
 def _detections(
     outputs: DenseOutputs,
-    sizes: Tensor,
     given: Sequence[np.ndarray | None],
     geometries: Sequence[Geometry],
     spec: InferenceSpec,
 ) -> list[Detections]:
+    frames = [geometry.new_size for geometry in geometries]
     if any(boxes is not None for boxes in given):
         wanted = [
             torch.from_numpy(
                 transform_boxes(np.zeros((0, 4), np.float32) if b is None else b, geometry)
-            ).to(sizes.device)
+            ).to(outputs.mask_features.device)
             for b, geometry in zip(given, geometries, strict=True)
         ]
-        return detect_in_boxes(outputs, sizes, wanted)
-    return detect(
-        outputs,
-        sizes,
+        return detect_in_boxes(outputs, frames, wanted)
+    limits = DetectionLimits(
         score_threshold=spec.score_threshold,
         threshold_with_quality=spec.threshold_with_quality,
         pre_nms=spec.pre_nms,
         nms_iou=spec.nms_iou,
         max_detections=spec.max_detections,
     )
+    return detect(outputs, frames, limits)
 
 
 def _geometry(picture: Picture, spec: InferenceSpec) -> Geometry:

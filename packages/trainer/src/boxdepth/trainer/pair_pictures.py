@@ -8,10 +8,10 @@ from jaxtyping import Bool, Float
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from boxdepth.trainer.affinity import color_pairs, depth_pairs
 from boxdepth.trainer.data.collate import collate
-from boxdepth.trainer.geometry.boxes import box_bitmaps
 from boxdepth.trainer.structures import MASK_STRIDE, Sample
+from boxdepth.trainer.targets.mask_grid import mask_grid
+from boxdepth.trainer.targets.pairs import PairRule, color_pairs, depth_pairs
 
 _COLOR_TINT: Final = (240, 150, 40)
 _DEPTH_TINT: Final = (40, 150, 235)
@@ -38,15 +38,11 @@ class PairPicture:
     """
 
     def __init__(self, sample: Sample) -> None:
-        batch = collate([sample])
         self.sample = sample
-        self.color: Bool[Tensor, "k hm wm"] = color_pairs(batch.images, batch.valid)[0]
-        self.depth: Bool[Tensor, "k hm wm"] = depth_pairs(
-            batch.inverse_depth, batch.valid, depth_valid=batch.depth_valid
-        )[0]
-        grid = (self.color.shape[1], self.color.shape[2])
-        bitmaps = box_bitmaps(batch.boxes_xyxy, grid=grid, stride=MASK_STRIDE)
-        self.boxed: Bool[Tensor, "hm wm"] = bitmaps.any(dim=0)
+        grid, rule = mask_grid(collate([sample])), PairRule()
+        self.color: Bool[Tensor, "k hm wm"] = color_pairs(grid, rule).pairs[0]
+        self.depth: Bool[Tensor, "k hm wm"] = depth_pairs(grid, rule).pairs[0]
+        self.boxed: Bool[Tensor, "hm wm"] = grid.box_bitmaps.any(dim=0)
 
     def share(self, pairs: Bool[Tensor, "k hm wm"]) -> float:
         """Share of the pairs inside boxes that agree, as the monitors count it; NaN without."""

@@ -9,21 +9,21 @@ from pathlib import Path
 from boxdepth.trainer.config import (
     Augmentation,
     Backbone,
-    Checkpoints,
     Data,
-    Distillation,
     FcosHead,
     Inference,
-    Losses,
     MaskBranch,
-    MaskHead,
     Model,
-    Optimizer,
-    Pairs,
     RunConfig,
-    Sampling,
-    Schedule,
 )
+from boxdepth.trainer.criterion import Losses
+from boxdepth.trainer.distill.rules import Distillation
+from boxdepth.trainer.engine.loop import Checkpoints
+from boxdepth.trainer.engine.optim import Optimizer
+from boxdepth.trainer.engine.schedule import Schedule
+from boxdepth.trainer.model.dynamic_mask_head import MaskHead
+from boxdepth.trainer.targets.pairs import PairRule
+from boxdepth.trainer.targets.sampling import Sampling
 
 COCO = Data(train=Path("stores/coco-train2017.zarr"), val=Path("stores/coco-val2017.zarr"))
 CITYSCAPES = Data(
@@ -64,8 +64,8 @@ def coco_r50_3x() -> RunConfig:
 def coco_r50_1x_iou() -> RunConfig:
     """coco_r50_1x with the IoU as the box quality (the dagger rows of arXiv 2403.01214)."""
     base = coco_r50_1x()
-    model = base.model.model_copy(update={"fcos": FcosHead(quality="iou")})
-    return base.model_copy(update={"name": "coco_r50_1x_iou", "model": model})
+    model = base.model.changed(fcos=FcosHead(quality="iou"))
+    return base.changed(name="coco_r50_1x_iou", model=model)
 
 
 def cityscapes_r50() -> RunConfig:
@@ -96,7 +96,7 @@ def boxinst_r50_1x() -> RunConfig:
 
 def boxinst_r50_3x() -> RunConfig:
     """BoxInst, 270k iterations."""
-    return boxinst_r50_1x().model_copy(update={"name": "boxinst_r50_3x", "schedule": SCHEDULE_3X})
+    return boxinst_r50_1x().changed(name="boxinst_r50_3x", schedule=SCHEDULE_3X)
 
 
 def boxteacher_r50_1x() -> RunConfig:
@@ -105,14 +105,12 @@ def boxteacher_r50_1x() -> RunConfig:
     teacher = Distillation(
         method="box_teacher", start=0, gamma=0.5, mask_affinity=0.1, reliability=0
     )
-    return base.model_copy(
-        update={
-            "name": "boxteacher_r50_1x",
-            "data": COCO.model_copy(update={"augmentation": Augmentation(color="strong")}),
-            "distillation": teacher,
-            "optimizer": Optimizer(norm_weight_decay=1e-4),
-            "inference": Inference(rescore=True),
-        }
+    return base.changed(
+        name="boxteacher_r50_1x",
+        data=COCO.changed(augmentation=Augmentation(color="strong")),
+        distillation=teacher,
+        optimizer=Optimizer(norm_weight_decay=1e-4),
+        inference=Inference(rescore=True),
     )
 
 
@@ -120,7 +118,7 @@ def condinst_r50_1x() -> RunConfig:
     """CondInst (arXiv 2003.05664): learns from masks; the upper bound of box supervision."""
     return RunConfig(
         name="condinst_r50_1x",
-        data=COCO.model_copy(update={"supervision": "masks"}),
+        data=COCO.changed(supervision="masks"),
         model=Model(
             backbone=IMAGENET, mask_branch=MaskBranch(out_channels=8), mask_head=WITHOUT_DEPTH
         ),
@@ -136,7 +134,7 @@ def condinst_r50_1x() -> RunConfig:
 
 def condinst_r50_3x() -> RunConfig:
     """CondInst, 270k iterations."""
-    return condinst_r50_1x().model_copy(update={"name": "condinst_r50_3x", "schedule": SCHEDULE_3X})
+    return condinst_r50_1x().changed(name="condinst_r50_3x", schedule=SCHEDULE_3X)
 
 
 def coco_photos_mobilenet() -> RunConfig:
@@ -207,7 +205,7 @@ def scenes_tiny() -> RunConfig:
             warmup_iterations=300,
             consistency=30,
             consistency_region="image",
-            pairs=Pairs(dilation=1),
+            pairs=PairRule(dilation=1),
         ),
         # AdamW: SGD at 0.02 reaches half of its AP in as many iterations (lab-log).
         optimizer=Optimizer(

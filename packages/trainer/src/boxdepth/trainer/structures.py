@@ -43,8 +43,6 @@ class Sample:
     bottom_rows_removed: int
     """Rows at the bottom of the resized image in which no neighbour pair is trusted."""
     image_id: int
-    original_size: tuple[int, int]
-    """(height, width) before augmentation."""
     student_image: UInt8[Tensor, "3 h w"] | None = None
     """What the student sees, where its colours are changed; None: ``image``."""
 
@@ -70,12 +68,35 @@ class Batch:
     masks: Bool[Tensor, "m hm wm"] | None
     has_mask: Bool[Tensor, " m"]
     image_ids: tuple[int, ...]
-    original_sizes: tuple[tuple[int, int], ...]
     semantic_labels: Int64[Tensor, "b h8 w8"] | None = None
     """Class of the smallest mask at (8i + 4, 8j + 4), or the number of classes, for CondInst's
     semantic loss; None: taken from ``masks``, two pixels off."""
     student_images: UInt8[Tensor, "b 3 h w"] | None = None
     """What the student sees, where its colours are changed; None: ``images``."""
+    frames: tuple[tuple[int, int], ...] = ()
+    """``sizes`` on the host, so that nobody has to wait for a device to know them."""
+    counts: tuple[int, ...] = ()
+    """Boxes of each image, on the host."""
+
+    def __post_init__(self) -> None:
+        """Read on the host what was not given."""
+        if not self.frames:
+            frames = tuple((int(h), int(w)) for h, w in self.sizes.tolist())
+            object.__setattr__(self, "frames", frames)
+        if not self.counts:
+            counts = torch.bincount(self.image_index, minlength=len(self.images)).tolist()
+            object.__setattr__(self, "counts", tuple(counts))
+
+    @property
+    def ground_truth(self) -> "GroundTruth":
+        """What the detector learns from the batch."""
+        return GroundTruth(
+            boxes_xyxy=self.boxes_xyxy,
+            labels=self.labels,
+            image_index=self.image_index,
+            centers_xy=self.centers_xy,
+            num_images=len(self.images),
+        )
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
         """The same batch with every tensor on ``device``."""
@@ -85,6 +106,33 @@ class Batch:
             if isinstance(value := getattr(self, f.name), Tensor)
         }
         return replace(self, **moved)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroundTruth:
+    """The boxes of a batch."""
+
+    boxes_xyxy: Float[Tensor, "m 4"]
+    labels: Int64[Tensor, " m"]
+    image_index: Int64[Tensor, " m"]
+    """Image of each box, ascending."""
+    centers_xy: Float[Tensor, "m 2"]
+    """Centre of each box's sampling region."""
+    num_images: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskGrid:
+    """What a batch looks like on the mask grid."""
+
+    box_bitmaps: Bool[Tensor, "m hm wm"]
+    valid: Bool[Tensor, "b hm wm"]
+    """A neighbour there can be trusted."""
+    inverse_depth: Float[Tensor, "b 1 hm wm"]
+    """0..255, means over 4x4 pixels."""
+    depth_valid: Bool[Tensor, " b"]
+    lab: Float[Tensor, "b 3 hm wm"]
+    """CIE LAB of the means over 4x4 pixels of the image as it is (not of the student's view)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +153,11 @@ class DenseOutputs:
         """(rows, columns) of each level."""
         return tuple((int(x.shape[-2]), int(x.shape[-1])) for x in self.class_logits)
 
+    @property
+    def num_classes(self) -> int:
+        """Classes that are told apart; also the label of background."""
+        return int(self.class_logits[0].shape[1])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Targets:
@@ -114,6 +167,8 @@ class Targets:
     """Class, or the number of classes for background."""
     box_index: Int64[Tensor, " r"]
     """Row of ``Batch.boxes_xyxy``; -1 for background."""
+    positives: Int64[Tensor, " p"]
+    """Rows of the locations that learn a box, ascending."""
     location_xy: Float[Tensor, "r 2"]
     """Input pixels."""
     level: Int64[Tensor, " r"]
@@ -129,6 +184,8 @@ class Positives:
     box_index: Int64[Tensor, " p"]
     image_index: Int64[Tensor, " p"]
     params: Float[Tensor, "p q"]
+    counts: tuple[int, ...] = ()
+    """Of each image, on the host; empty: to be counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,10 +199,13 @@ class MaskOutputs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustedPairs:
-    """Neighbour pairs believed to share a label, by colour and by depth; no gradient."""
+    """Neighbour pairs that one source believes to share a label; no gradient."""
 
-    color: Bool[Tensor, "b k hm wm"]
-    depth: Bool[Tensor, "b k hm wm"]
+    source: str
+    """Who believes it: color, depth."""
+    term: str
+    """The loss term that learns from it: color, consistency."""
+    pairs: Bool[Tensor, "b k hm wm"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

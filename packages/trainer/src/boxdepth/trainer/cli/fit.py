@@ -176,7 +176,7 @@ def _train(
         evaluate=evaluator(val, spec, score, plan.folder, category_ids=plan.val_category_ids),
         evaluates=digest(val, spec, annotations),
         batch_size=config.data.batch_size,
-        intervals=assemble.intervals(config),
+        intervals=config.checkpoints,
         about=run_setup.about(plan),
         world=world,
     )

@@ -1,24 +1,31 @@
 """Outputs, batch and step -> loss terms; weights and warm-ups are applied here and nowhere else."""
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from boxdepth.trainer.criterion.detection import detection_terms, semantic_labels, semantic_term
 from boxdepth.trainer.criterion.masks import (
-    MaskSamples,
     box_mask_terms,
-    depth_terms,
+    depth_term,
     mask_samples,
     pseudo_mask_terms,
     supervised_mask_term,
 )
-from boxdepth.trainer.criterion.spec import LossSpec, Normaliser, Terms, factors_at
+from boxdepth.trainer.criterion.rules import (
+    Losses,
+    LossRules,
+    Normaliser,
+    PseudoTerms,
+    factors_at,
+)
 from boxdepth.trainer.structures import (
     Batch,
     DenseOutputs,
     LossTerms,
+    MaskGrid,
     MaskOutputs,
     Positives,
     PseudoMasks,
@@ -31,20 +38,47 @@ MASK_TERMS = {
 }  # fmt: skip
 """Terms that read the dynamic mask head, and so the controller and the mask features."""
 
-__all__ = ["LossSpec", "Normaliser", "compute_losses", "factors_at", "semantic_labels"]
+__all__ = [
+    "LossRules",
+    "Losses",
+    "MaskTargets",
+    "Normaliser",
+    "PseudoTerms",
+    "StudentPass",
+    "compute_losses",
+    "factors_at",
+    "semantic_labels",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudentPass:
+    """What the student says of a batch, and which of it is looked at."""
+
+    outputs: DenseOutputs
+    targets: Targets
+    positives: Positives
+    masks: MaskOutputs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskTargets:
+    """What the masks of a batch are learnt from."""
+
+    grid: MaskGrid
+    sources: Sequence[TrustedPairs] = ()
+    """Empty where no pairwise term is wanted."""
+    pseudo: Sequence[PseudoMasks] = ()
+    """One entry a teacher; empty before self-distillation begins: its terms are then zero."""
 
 
 def compute_losses(
-    outputs: DenseOutputs,
+    student: StudentPass,
     batch: Batch,
+    learns: MaskTargets,
     *,
-    spec: LossSpec,
+    rules: LossRules,
     step: int,
-    targets: Targets,
-    positives: Positives,
-    masks: MaskOutputs,
-    pairs: TrustedPairs | None,
-    pseudo: PseudoMasks | None = None,
     normaliser: Normaliser = lambda number: number,
 ) -> LossTerms:
     """All loss terms of a forward pass, in fp32, and the factor of each at this step.
@@ -54,25 +88,24 @@ def compute_losses(
 
     Args:
         step: 0-based iteration; the papers' t is step + 1.
-        pairs: None where no pairwise term is wanted.
-        pseudo: None before self-distillation begins; its terms are then zero.
         normaliser: mean over ranks.  FCOS terms are divided by means over ranks, mask terms by
             numbers of this rank (condinst.md, section 8, 18).
     """
+    outputs = student.outputs
+    grid = learns.grid
     with torch.autocast(batch.images.device.type, enabled=False):
-        values = detection_terms(outputs, batch, targets, spec, normaliser)
-        samples = mask_samples(batch, positives, masks, spec)
-        values |= supervised_mask_term(samples, batch, spec)
-        values |= box_mask_terms(samples, batch, pairs, spec)
-        values |= depth_terms(samples, batch, pairs, spec)
-        values |= pseudo_mask_terms(samples, batch, pseudo, spec)
-        values |= semantic_term(outputs, batch, spec)
-        factors = factors_at(spec, step)
+        values = detection_terms(outputs, batch, student.targets, rules, normaliser)
+        samples = mask_samples(batch, grid, student.positives, student.masks, rules)
+        values |= supervised_mask_term(samples, batch, rules)
+        values |= box_mask_terms(samples, batch, learns.sources, rules)
+        values |= depth_term(samples, grid, rules)
+        values |= pseudo_mask_terms(samples, batch, grid, learns.pseudo, rules)
+        values |= semantic_term(outputs, batch, rules)
+        factors = factors_at(rules, step)
         factors = {name: factors[name] for name in values}
         return LossTerms(
             values=values,
             factors=factors,
-            monitors=_monitors(samples, targets),
             idle=_idle(outputs, {name for name, factor in factors.items() if factor}),
         )
 
@@ -93,15 +126,3 @@ def _idle(outputs: DenseOutputs, active: Set[str]) -> Tensor | None:
     )
     unread = [maps.float().sum() for names, head in readers if not names & active for maps in head]
     return 0 * torch.stack(unread).sum() if unread else None
-
-
-@torch.no_grad()
-def _monitors(samples: MaskSamples, targets: Targets) -> Terms:
-    """Numbers worth watching: positives, samples, mask area by box area."""
-    area = (samples.logits > 0).sum().float()
-    box_area = samples.bitmaps.sum(dim=(1, 2))[samples.box_index].sum()
-    return {
-        "positives": (targets.box_index >= 0).sum().float(),
-        "mask_samples": area.new_tensor(float(len(samples.logits))),
-        "mask_by_box_area": area / box_area.clamp(min=1),
-    }

@@ -1,22 +1,21 @@
 """The terms of the mask head: from masks, from boxes and pairs, from depth, from a teacher."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from boxdepth.trainer.criterion.spec import LossSpec, Terms
-from boxdepth.trainer.geometry.boxes import box_bitmaps
-from boxdepth.trainer.geometry.resize import pooled, subsampled
+from boxdepth.trainer.criterion.rules import LossRules, Terms
 from boxdepth.trainer.losses.depth import depth_loss
 from boxdepth.trainer.losses.dice import dice_losses
 from boxdepth.trainer.losses.mask_affinity import mask_affinity
 from boxdepth.trainer.losses.pairwise import pairwise_sums
 from boxdepth.trainer.losses.projection import projection_losses
 from boxdepth.trainer.structures import (
-    MASK_STRIDE,
     Batch,
+    MaskGrid,
     MaskOutputs,
     Positives,
     PseudoMasks,
@@ -42,23 +41,23 @@ class MaskSamples:
 
 
 def mask_samples(
-    batch: Batch, positives: Positives, masks: MaskOutputs, spec: LossSpec
+    batch: Batch, grid: MaskGrid, positives: Positives, masks: MaskOutputs, rules: LossRules
 ) -> MaskSamples:
-    grid = (masks.logits.shape[-2], masks.logits.shape[-1])
-    has_mask = batch.has_mask if spec.supervision != "boxes" else torch.zeros_like(batch.has_mask)
+    """The sampled masks of a batch and what each learns from."""
+    has_mask = batch.has_mask if rules.supervision != "boxes" else torch.zeros_like(batch.has_mask)
     return MaskSamples(
         logits=masks.logits.float(),
         depth=None if masks.depth is None else masks.depth.float(),
-        bitmaps=box_bitmaps(batch.boxes_xyxy, grid=grid, stride=MASK_STRIDE),
+        bitmaps=grid.box_bitmaps,
         box_index=positives.box_index,
         image_index=positives.image_index,
         by_box=~has_mask[positives.box_index],
     )
 
 
-def supervised_mask_term(samples: MaskSamples, batch: Batch, spec: LossSpec) -> Terms:
+def supervised_mask_term(samples: MaskSamples, batch: Batch, rules: LossRules) -> Terms:
     """CondInst's dice, for the samples whose annotation has a mask."""
-    if spec.supervision == "boxes" or not spec.mask:
+    if rules.supervision == "boxes" or not rules.losses.mask:
         return {}
     if batch.masks is None:
         return {"mask": 0 * samples.logits.sum()}
@@ -68,96 +67,80 @@ def supervised_mask_term(samples: MaskSamples, batch: Batch, spec: LossSpec) -> 
 
 
 def box_mask_terms(
-    samples: MaskSamples, batch: Batch, pairs: TrustedPairs | None, spec: LossSpec
+    samples: MaskSamples, batch: Batch, sources: Sequence[TrustedPairs], rules: LossRules
 ) -> Terms:
-    """BoxInst's projection and colour pairs, for the samples that learn from boxes."""
+    """Projection and one pairwise term a source of pairs, for samples that learn from boxes."""
     terms: Terms = {}
-    if spec.supervision == "masks":
+    if rules.supervision == "masks":
         return terms
-    if spec.projection:
+    if rules.losses.projection:
         losses = projection_losses(samples.logits, samples.bitmaps, samples.box_index)
         terms["projection"] = _mean_over(losses, samples.by_box)
-    if spec.color and pairs is not None:
-        counted = pairs.color[batch.image_index] & samples.bitmaps[:, None]
-        terms["color"] = _pairwise_mean(samples, counted, spec)
+    for trusted in sources:
+        if getattr(rules.losses, trusted.term):
+            terms[trusted.term] = _pairwise_mean(samples, batch, trusted, rules)
     return terms
 
 
-def depth_terms(
-    samples: MaskSamples, batch: Batch, pairs: TrustedPairs | None, spec: LossSpec
-) -> Terms:
-    """Consistency of depth pairs for the samples that learn from boxes; the depth layer's target.
-
-    The depth layer is supervised for all samples: a mask says nothing about depth.
-    """
-    terms: Terms = {}
-    if spec.consistency and spec.supervision != "masks" and pairs is not None:
-        counted = pairs.depth[batch.image_index]
-        if spec.consistency_region == "box":
-            counted = counted & samples.bitmaps[:, None]
-        terms["consistency"] = _pairwise_mean(samples, counted, spec)
-    if spec.depth and samples.depth is not None:
-        target = pooled(batch.inverse_depth.float(), MASK_STRIDE) / 255
-        usable = batch.depth_valid[samples.image_index][:, None, None]
-        terms["depth"] = depth_loss(
-            samples.depth,
-            target[samples.image_index],
-            samples.bitmaps[samples.box_index] & usable,
-            reduction=spec.depth_reduction,
-        )
-    return terms
+def depth_term(samples: MaskSamples, grid: MaskGrid, rules: LossRules) -> Terms:
+    """The depth layer's target, for all samples: a mask says nothing about depth."""
+    if not rules.losses.depth or samples.depth is None:
+        return {}
+    usable = grid.depth_valid[samples.image_index][:, None, None]
+    loss = depth_loss(
+        samples.depth,
+        (grid.inverse_depth / 255)[samples.image_index],
+        samples.bitmaps[samples.box_index] & usable,
+        reduction=rules.losses.depth_reduction,
+    )
+    return {"depth": loss}
 
 
 def pseudo_mask_terms(
-    samples: MaskSamples, batch: Batch, pseudo: PseudoMasks | None, spec: LossSpec
+    samples: MaskSamples,
+    batch: Batch,
+    grid: MaskGrid,
+    pseudo: Sequence[PseudoMasks],
+    rules: LossRules,
 ) -> Terms:
-    """Dice (and BoxTeacher's affinity) with the teacher's masks, for the boxes it is sure of."""
-    wanted = {"pseudo_mask": spec.pseudo_mask, "mask_affinity": spec.mask_affinity}
-    if pseudo is None:
-        return {name: 0 * samples.logits.sum() for name, weight in wanted.items() if weight}
-    weight = (pseudo.weight * pseudo.keep)[samples.box_index] * samples.by_box
-    learning = (weight > 0).sum().clamp(min=1)
-    terms: Terms = {}
-    if spec.pseudo_mask:
-        scores = samples.logits.flatten(1).sigmoid()
-        losses = dice_losses(scores, pseudo.mask[samples.box_index].flatten(1))
-        terms["pseudo_mask"] = (weight * losses).sum() / learning
-    if spec.mask_affinity:
-        means = _affinity_means(samples, batch, pseudo, spec)
-        terms["mask_affinity"] = (weight * means).sum() / learning
-    return terms
+    """Dice (and BoxTeacher's affinity) with each teacher's masks, for the boxes it is sure of."""
+    wanted = [name for name, weight in rules.pseudo.weights().items() if weight]
+    if not pseudo:
+        return {name: 0 * samples.logits.sum() for name in wanted}
+    parts: dict[str, list[Tensor]] = {name: [] for name in wanted}
+    for taught in pseudo:
+        weight = (taught.weight * taught.keep)[samples.box_index] * samples.by_box
+        learning = (weight > 0).sum().clamp(min=1)
+        if "pseudo_mask" in parts:
+            scores = samples.logits.flatten(1).sigmoid()
+            losses = dice_losses(scores, taught.mask[samples.box_index].flatten(1))
+            parts["pseudo_mask"].append((weight * losses).sum() / learning)
+        if "mask_affinity" in parts:
+            means = _affinity_means(samples, batch, grid, taught, rules)
+            parts["mask_affinity"].append((weight * means).sum() / learning)
+    return {name: torch.stack(terms).sum() for name, terms in parts.items()}
 
 
 def _affinity_means(
-    samples: MaskSamples, batch: Batch, pseudo: PseudoMasks, spec: LossSpec
+    samples: MaskSamples, batch: Batch, grid: MaskGrid, taught: PseudoMasks, rules: LossRules
 ) -> Float[Tensor, " p"]:
     """Mean of the pairwise term over the pairs that each sample's pseudo mask puts together."""
-    affinity = mask_affinity(
-        pseudo.mask,
-        subsampled(batch.valid, MASK_STRIDE)[batch.image_index],
-        kernel_size=spec.kernel_size,
-        dilation=spec.dilation,
-    )
-    sums, numbers = pairwise_sums(
-        samples.logits,
-        (affinity >= AFFINITY_THRESHOLD) & samples.bitmaps[:, None],
-        samples.box_index,
-        kernel_size=spec.kernel_size,
-        dilation=spec.dilation,
-    )
+    offsets = rules.losses.pairs.offsets
+    affinity = mask_affinity(taught.mask, grid.valid[batch.image_index], offsets)
+    counted = (affinity >= AFFINITY_THRESHOLD) & samples.bitmaps[:, None]
+    sums, numbers = pairwise_sums(samples.logits, counted, samples.box_index, offsets)
     return sums / numbers.clamp(min=1)
 
 
 def _pairwise_mean(
-    samples: MaskSamples, counted: Bool[Tensor, "m k hm wm"], spec: LossSpec
+    samples: MaskSamples, batch: Batch, trusted: TrustedPairs, rules: LossRules
 ) -> Float[Tensor, ""]:
     """One mean over all counted pairs of the samples that learn from boxes."""
+    counted = trusted.pairs[batch.image_index]
+    if trusted.term != "consistency" or rules.losses.consistency_region == "box":
+        counted = counted & samples.bitmaps[:, None]
     sums, numbers = pairwise_sums(
-        samples.logits,
-        counted,
-        samples.box_index,
-        kernel_size=spec.kernel_size,
-        dilation=spec.dilation,
+        samples.logits, counted, samples.box_index, rules.losses.pairs.offsets
     )
     return (sums * samples.by_box).sum() / (numbers * samples.by_box).sum().clamp(min=1)
 

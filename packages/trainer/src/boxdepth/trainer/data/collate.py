@@ -38,7 +38,8 @@ def collate(samples: Sequence[Sample]) -> Batch:
         masks=_pad_masks(samples, rows=height // MASK_STRIDE, columns=width // MASK_STRIDE),
         has_mask=torch.cat([sample.has_mask for sample in samples]),
         image_ids=tuple(sample.image_id for sample in samples),
-        original_sizes=tuple(sample.original_size for sample in samples),
+        frames=tuple((int(h), int(w)) for h, w in sizes.tolist()),
+        counts=tuple(counts),
         student_images=_padded(views, height=height, width=width) if views else None,
     )
 

@@ -149,7 +149,6 @@ class TrainingSet:
             centers_xy=_tensor(supervision.centers_xy),
             bottom_rows_removed=int(options.bottom_rows_removed * new_height / height),
             image_id=int(store.image_ids[row]),
-            original_size=(height, width),
         )
 
     def _masks(

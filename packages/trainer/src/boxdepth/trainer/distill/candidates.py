@@ -9,8 +9,8 @@ from torch import Tensor
 from boxdepth.trainer.distill.frames import masks_on_student_grid
 from boxdepth.trainer.geometry.boxes import clip_boxes, rescale_boxes
 from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec
-from boxdepth.trainer.predict import mask_probabilities
-from boxdepth.trainer.structures import Batch, Detections
+from boxdepth.trainer.predict import chosen_rows, mask_probabilities
+from boxdepth.trainer.structures import Batch, Detections, MaskGrid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +20,7 @@ class GivenBoxes:
     boxes_xyxy: Float[Tensor, "g 4"]
     box_masks: Bool[Tensor, "g hm wm"]
     inverse_depth: Float[Tensor, "1 h w"]
-    depth_valid: bool
+    depth_valid: Bool[Tensor, ""]
     size: tuple[int, int]
     """(height, width) of the unpadded image."""
 
@@ -35,16 +35,16 @@ class Candidates:
     """Probabilities on the mask grid."""
 
 
-def given_boxes(batch: Batch, box_masks: Bool[Tensor, "m hm wm"], image: int) -> GivenBoxes:
+def given_boxes(batch: Batch, grid: MaskGrid, image: int) -> GivenBoxes:
     """What the batch says about one of its images."""
-    own = batch.image_index == image
-    height, width = batch.sizes[image].tolist()
+    first = sum(batch.counts[:image])
+    own = slice(first, first + batch.counts[image])
     return GivenBoxes(
         boxes_xyxy=batch.boxes_xyxy[own],
-        box_masks=box_masks[own],
+        box_masks=grid.box_bitmaps[own],
         inverse_depth=batch.inverse_depth[image],
-        depth_valid=bool(batch.depth_valid[image]),
-        size=(height, width),
+        depth_valid=batch.depth_valid[image],
+        size=batch.frames[image],
     )
 
 
@@ -60,14 +60,12 @@ def candidates_of(
 
     Boxes are clipped; detections without an area inside the image are dropped.
     """
-    boxes = rescale_boxes(found.boxes_xyxy, size=found.size, new_size=frame)
-    boxes = clip_boxes(boxes, frame)
-    some = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(dim=1)
+    boxes = clip_boxes(rescale_boxes(found.boxes_xyxy, size=found.size, new_size=frame), frame)
+    some = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(dim=1).nonzero()[:, 0]
+    found, boxes = chosen_rows(found, some), boxes[some]
     masks = [
         masks_on_student_grid(part, teacher_frame=found.size, student_frame=frame, grid=grid)
         for part in mask_probabilities(mask_features, found, mask_head)
     ]
     nothing = mask_features.new_zeros((0, *grid), dtype=torch.float32)
-    return Candidates(
-        boxes_xyxy=boxes[some], scores=found.scores[some], masks=torch.cat([nothing, *masks])[some]
-    )
+    return Candidates(boxes_xyxy=boxes, scores=found.scores, masks=torch.cat([nothing, *masks]))

@@ -1,8 +1,10 @@
 """From the student's frame to the teacher's and back: sizes, resized images, resampled masks."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from boxdepth.trainer.geometry.grid import padded_size
@@ -28,29 +30,33 @@ def teacher_size(
 
 
 def resized_images(
-    images: UInt8[Tensor, "b 3 h w"],
-    sizes: Int64[Tensor, "b 2"],
+    pixels: UInt8[Tensor, "b 3 h w"],
+    frames: Sequence[tuple[int, int]],
     *,
-    short_side: int | None,
-    max_size: int,
-) -> tuple[UInt8[Tensor, "b 3 ht wt"], Int64[Tensor, "b 2"]]:
-    """The student's own images at the teacher's size, padded with 0, and their sizes.
+    images: Sequence[int],
+    targets: Sequence[tuple[int, int]],
+) -> UInt8[Tensor, "n 3 ht wt"]:
+    """Some of the student's own images at the teacher's sizes, padded with 0.
 
     Bilinear without antialiasing, as the authors do (method.md 6.2): no second decoding, no new
     detail.  Rounding to uint8 again moves a pixel by half a grey level at most.
+
+    Args:
+        frames: (height, width) of the student's images.
+        images: which of them.
+        targets: the teacher's size of each of those.
     """
-    if short_side is None:
-        return images, sizes
-    frames = [(int(h), int(w)) for h, w in sizes.tolist()]
-    targets = [teacher_size(f, short_side=short_side, max_size=max_size) for f in frames]
-    height, width = padded_size(targets)
-    padded = images.new_zeros((len(images), 3, height, width))
-    for image, frame, target, out in zip(images, frames, targets, padded, strict=True):
-        pixels = image[None, :, : frame[0], : frame[1]].float()
-        if frame != target:
-            pixels = F.interpolate(pixels, size=target, mode="bilinear", align_corners=False)
-        out[:, : target[0], : target[1]] = pixels[0].round().to(torch.uint8)
-    return padded, torch.tensor(targets, device=sizes.device)
+    padded = pixels.new_zeros((len(images), 3, *padded_size(targets)))
+    for image, target, out in zip(images, targets, padded, strict=True):
+        height, width = frames[image]
+        part = pixels[image, :, :height, :width]
+        if (height, width) != target:
+            part = F.interpolate(
+                part[None].float(), size=target, mode="bilinear", align_corners=False
+            )[0]
+            part = part.round().to(torch.uint8)
+        out[:, : target[0], : target[1]] = part
+    return padded
 
 
 def masks_on_student_grid(
@@ -73,17 +79,19 @@ def masks_on_student_grid(
             teacher=teacher_frame[axis],
             student=student_frame[axis],
             cells=grid[axis],
-        ).to(probabilities)
+            device=probabilities.device,
+        ).to(probabilities.dtype)
         for axis in (0, 1)
     )
     return rows @ (probabilities @ columns.T)
 
 
 def _resampling(
-    teacher_cells: int, *, teacher: int, student: int, cells: int
+    teacher_cells: int, *, teacher: int, student: int, cells: int, device: torch.device
 ) -> Float[Tensor, "cells teacher_cells"]:
     """Weights of the teacher's stride-4 cells in each student cell, along one axis."""
-    student_pixel = torch.arange(cells, dtype=torch.float64) * MASK_STRIDE + MASK_STRIDE // 2
+    first, step = MASK_STRIDE // 2, MASK_STRIDE
+    student_pixel = torch.arange(cells, dtype=torch.float64, device=device) * step + first
     pixel = ((student_pixel + 0.5) * teacher / student - 0.5).clamp(0, teacher - 1)
     before = pixel.floor()
     behind = (before + 1).clamp(max=teacher - 1)
@@ -97,5 +105,5 @@ def _resampling(
 def _aligned(pixel: Float[Tensor, " o"], cells: int) -> Float[Tensor, "o cells"]:
     """Weights of the stride-4 cells in pixels of their aligned upsampling (condinst.md 3)."""
     position = ((pixel - MASK_STRIDE // 2) / MASK_STRIDE).clamp(0, cells - 1)
-    cell = torch.arange(cells, dtype=pixel.dtype)
+    cell = torch.arange(cells, dtype=pixel.dtype, device=pixel.device)
     return (1 - (position[:, None] - cell).abs()).clamp(min=0)

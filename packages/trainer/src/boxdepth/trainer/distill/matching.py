@@ -6,19 +6,15 @@ two matrix products.
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torchvision.ops import box_iou, generalized_box_iou
 
+from boxdepth.trainer.distill.rules import BoxOverlap, DepthScore, Matching
 from boxdepth.trainer.structures import MASK_STRIDE
-
-DepthScore = Literal["eq8", "ratio", "ratio_and_edges"]
-BoxOverlap = Literal["iou", "giou"]
-BetaSchedule = Literal["constant", "linear"]
 
 SMOOTH = 0.5
 """Depth consistency above which a pixel counts as lying on one surface with its neighbour."""
@@ -45,23 +41,20 @@ class MatchingWeights:
         )
 
 
-def weights_at(
-    *,
-    alpha: float,
-    beta: float,
-    beta_schedule: BetaSchedule = "constant",
-    progress: float = 0.0,
-) -> MatchingWeights:
+def weights_at(matching: Matching, progress: float) -> MatchingWeights:
     """Weights when the share ``progress`` (0..1) of the run is over.
 
     ``linear`` lowers ``beta`` to 0 over the run; the freed weight goes to the predicted score.
     """
-    depth = beta * (1 - progress) if beta_schedule == "linear" else beta
-    return MatchingWeights(overlap=alpha, depth=depth, prediction=1 - alpha - depth)
+    linear = matching.beta_schedule == "linear"
+    depth = matching.beta * (1 - progress) if linear else matching.beta
+    return MatchingWeights(
+        overlap=matching.alpha, depth=depth, prediction=1 - matching.alpha - depth
+    )
 
 
 def depth_smoothness(
-    inverse_depth: Float[Tensor, "1 h w"], *, size: tuple[int, int], theta: float = 2.0
+    inverse_depth: Float[Tensor, "1 h w"], *, size: tuple[int, int], theta: float
 ) -> Float[Tensor, "hm wm"]:
     """How alike the depth of a pixel and of its neighbour two pixels to the right are.
 
@@ -90,7 +83,7 @@ def depth_scores(
     candidates: Float[Tensor, "p hm wm"],
     smoothness: Float[Tensor, "hm wm"],
     *,
-    kind: DepthScore = "eq8",
+    kind: DepthScore,
 ) -> Float[Tensor, "g p"]:
     """Share of each candidate's pixels inside each box that lie on one surface (S_dep).
 
@@ -116,7 +109,7 @@ def matching_scores(
     candidate_scores: Float[Tensor, " p"],
     depth: Float[Tensor, "g p"],
     weights: MatchingWeights,
-    overlap: BoxOverlap = "iou",
+    overlap: BoxOverlap,
 ) -> Float[Tensor, "g p"]:
     """S_match = alpha f_iou + beta S_dep + (1 - alpha - beta) S_pred (arXiv 2403.01214, Eq. 9)."""
     measure = box_iou if overlap == "iou" else generalized_box_iou
@@ -135,12 +128,12 @@ def match(scores: Float[Tensor, "g p"]) -> Int64[Tensor, " g"]:
     without (method.md D12).
     """
     boxes, candidates = scores.shape
-    matched = torch.full((boxes,), -1, dtype=torch.int64, device=scores.device)
     if boxes == 0 or candidates == 0:
-        return matched
+        return torch.full((boxes,), -1, dtype=torch.int64, device=scores.device)
+    from scipy.optimize import linear_sum_assignment  # half a second: only who distils pays it
+
     columns = torch.cat([scores, scores], dim=1) if candidates < boxes else scores
     rows, chosen = linear_sum_assignment(columns.double().cpu().numpy(), maximize=True)
-    matched[torch.from_numpy(rows).to(scores.device)] = (
-        torch.from_numpy(chosen).to(scores.device) % candidates
-    )
-    return matched
+    matched = np.full(boxes, -1, dtype=np.int64)
+    matched[rows] = chosen % candidates
+    return torch.from_numpy(matched).to(scores.device, non_blocking=True)

@@ -1,104 +1,115 @@
 """Pseudo masks: the teacher's masks, one for each box, with how far each may be trusted."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor, nn
 
-from boxdepth.trainer.distill.candidates import (
-    Candidates,
-    GivenBoxes,
-    candidates_of,
-    given_boxes,
-)
-from boxdepth.trainer.distill.frames import resized_images
-from boxdepth.trainer.distill.matchers import Matcher, Matches
-from boxdepth.trainer.distill.teacher import teaching
-from boxdepth.trainer.geometry.boxes import box_bitmaps
+from boxdepth.trainer.distill.candidates import Candidates, GivenBoxes, candidates_of, given_boxes
+from boxdepth.trainer.distill.ema import teaching
+from boxdepth.trainer.distill.frames import resized_images, teacher_size
+from boxdepth.trainer.distill.matchers import Matches, matches_of
+from boxdepth.trainer.distill.rules import Distillation
+from boxdepth.trainer.geometry.grid import equally_padded
 from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec
-from boxdepth.trainer.structures import (
-    MASK_STRIDE,
-    Batch,
-    DenseOutputs,
-    Detections,
-    PseudoMasks,
-)
-
-Detect = Callable[[DenseOutputs, Int64[Tensor, "b 2"]], Sequence[Detections]]
-"""Dense outputs and unpadded sizes to the detections of each image."""
+from boxdepth.trainer.predict import DetectionLimits, detect
+from boxdepth.trainer.structures import Batch, DenseOutputs, MaskGrid, PseudoMasks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Distiller:
+class PseudoRules:
     """How the teacher's predictions become targets."""
 
-    detect: Detect
-    """With the limits of training (arXiv 2403.01214 trains with those of inference)."""
-    matcher: Matcher
+    distillation: Distillation
     mask_head: MaskHeadSpec
-    short_side: int | None = 800
-    """Of the teacher's input; None: the student's size."""
-    max_size: int = 1333
-    binarize: bool = True
-    mask_threshold: float = 0.5
-    batch_stats: bool = True
-    """BatchNorm of the teacher in training mode."""
+    limits: DetectionLimits = field(default_factory=DetectionLimits)
+    """Of the teacher's detections (arXiv 2403.01214 trains with those of inference)."""
+    theta: float
+    """Scale of the depth similarity, as in the pairs' rule."""
     autocast: torch.dtype | None = None
     """Precision of the teacher's network; masks and matching are in fp32 whatever it is."""
 
 
 @torch.no_grad()
 def pseudo_masks(
-    teacher: nn.Module, batch: Batch, distiller: Distiller, *, progress: float
+    network: nn.Module, batch: Batch, grid: MaskGrid, rules: PseudoRules, *, progress: float
 ) -> PseudoMasks:
     """The teacher's mask for each box of the batch, cropped to it.
 
     Args:
-        teacher: called with the student's own images, resized, and their sizes.
+        network: called with the student's own images, resized, and their sizes.
         progress: share of the run that is over, for weights that change with it.
     """
-    images, sizes = resized_images(
-        batch.images, batch.sizes, short_side=distiller.short_side, max_size=distiller.max_size
-    )
-    dtype, device = distiller.autocast, images.device.type
-    precision = torch.autocast(device, dtype=dtype) if dtype else nullcontext()
-    with teaching(teacher, batch_stats=distiller.batch_stats), precision:
-        outputs: DenseOutputs = teacher(images, sizes)
-    detections = distiller.detect(outputs, sizes)
-    grid = (batch.images.shape[-2] // MASK_STRIDE, batch.images.shape[-1] // MASK_STRIDE)
-    box_masks = box_bitmaps(batch.boxes_xyxy, grid=grid, stride=MASK_STRIDE)
-    parts = []
-    for image, found in enumerate(detections):
-        given = given_boxes(batch, box_masks, image)
-        candidates = candidates_of(
-            found,
-            outputs.mask_features[image : image + 1],
-            distiller.mask_head,
-            frame=given.size,
-            grid=grid,
+    settings = rules.distillation
+    frames = [
+        teacher_size(
+            frame, short_side=settings.teacher_short_side, max_size=settings.teacher_max_size
         )
-        matches = distiller.matcher(given, candidates, progress=progress)
-        parts.append(_assembled(given, candidates, matches, distiller))
-    return _concatenated(parts)
+        for frame in batch.frames
+    ]
+    together = [list(range(len(frames)))]
+    found: dict[int, PseudoMasks] = {}
+    with teaching(network, batch_stats=settings.teacher_batch_stats):
+        for images in together if settings.teacher_batch_stats else equally_padded(frames):
+            found |= _taught(network, batch, grid, rules, images, frames, progress)
+    return _concatenated([found[image] for image in range(len(frames))])
+
+
+def _taught(
+    network: nn.Module,
+    batch: Batch,
+    grid: MaskGrid,
+    rules: PseudoRules,
+    images: Sequence[int],
+    frames: Sequence[tuple[int, int]],
+    progress: float,
+) -> dict[int, PseudoMasks]:
+    """The pseudo masks of some images of the batch, by their number; one forward pass."""
+    own = [frames[image] for image in images]
+    pixels = resized_images(batch.images, batch.frames, images=images, targets=own)
+    sizes = torch.tensor(own).to(pixels.device, non_blocking=True)
+    device = pixels.device.type
+    with torch.autocast(device, dtype=rules.autocast) if rules.autocast else nullcontext():
+        outputs: DenseOutputs = network(pixels, sizes)
+    taught = {}
+    for place, detections in enumerate(detect(outputs, own, rules.limits)):
+        given = given_boxes(batch, grid, images[place])
+        candidates = candidates_of(
+            detections,
+            outputs.mask_features[place : place + 1],
+            rules.mask_head,
+            frame=given.size,
+            grid=(grid.box_bitmaps.shape[1], grid.box_bitmaps.shape[2]),
+        )
+        matches = matches_of(
+            given, candidates, rules.distillation, theta=rules.theta, progress=progress
+        )
+        taught[images[place]] = _assembled(given, candidates, matches, rules.distillation)
+    return taught
 
 
 def _assembled(
-    given: GivenBoxes, candidates: Candidates, matches: Matches, distiller: Distiller
+    given: GivenBoxes, candidates: Candidates, matches: Matches, settings: Distillation
 ) -> PseudoMasks:
-    masks = candidates.masks.new_zeros(given.box_masks.shape)
-    matched = matches.index >= 0
-    masks[matched] = candidates.masks[matches.index[matched]]
-    if distiller.binarize:
-        masks = (masks > distiller.mask_threshold).to(masks.dtype)
+    masks = _of_the_matched(candidates, matches.index)
+    if settings.binarize:
+        masks = (masks > settings.mask_threshold).to(masks.dtype)
     return PseudoMasks(
         mask=masks * given.box_masks,
         score=matches.score,
         keep=matches.keep,
         weight=matches.weight,
     )
+
+
+def _of_the_matched(candidates: Candidates, index: Int64[Tensor, " g"]) -> Tensor:
+    """The mask of each box's candidate; zeros where there is none."""
+    if not len(candidates.scores):
+        return candidates.masks.new_zeros(len(index), *candidates.masks.shape[1:])
+    return candidates.masks[index.clamp(min=0)] * (index >= 0)[:, None, None]
 
 
 def _concatenated(parts: Sequence[PseudoMasks]) -> PseudoMasks:

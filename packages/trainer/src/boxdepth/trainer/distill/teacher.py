@@ -1,87 +1,63 @@
-"""The teacher: a second whole model that follows the student as a moving average."""
+"""The teacher of a run: when it begins, how it follows the student, and what it teaches."""
 
-import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
+from typing import Any, final
 
-import torch
-from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch import Tensor, nn
 
-
-def make_teacher(student: nn.Module) -> nn.Module:
-    """A copy of the student, parameters and buffers, in fp32 and without gradient.
-
-    fp32 because a half-precision weight would swallow most steps of 0.001.
-    """
-    return copy.deepcopy(student).requires_grad_(False).float().eval()
+from boxdepth.trainer.distill.ema import make_teacher, teacher_momentum, update_teacher
+from boxdepth.trainer.distill.pseudo import PseudoRules, pseudo_masks
+from boxdepth.trainer.structures import Batch, MaskGrid, PseudoMasks
 
 
-def teacher_momentum(
-    steps_since_start: int, *, momentum: float = 0.999, ramp: bool = False
-) -> float:
-    """Weight of the old teacher in the update before the step of that number (0-based).
+@final
+class Teacher:
+    """A second whole model that follows the student as a moving average."""
 
-    0 at the teacher's first step, which makes it equal to the student.  With ``ramp`` it rises as
-    1 - 1 / (i + 1) until it reaches ``momentum``, as BoxTeacher's does (arXiv 2210.05174).
-    """
-    if steps_since_start == 0:
-        return 0.0
-    return min(momentum, 1 - 1 / (steps_since_start + 1)) if ramp else momentum
+    def __init__(self, student: nn.Module, rules: PseudoRules, *, iterations: int) -> None:
+        self.module = make_teacher(student)
+        self._rules, self._iterations = rules, iterations
+        self._ready_for: int | None = None
 
+    @property
+    def start(self) -> int:
+        """t0: the first step (0-based) that has a teacher."""
+        return self._rules.distillation.start
 
-@torch.no_grad()
-def update_teacher(
-    teacher: nn.Module, student: nn.Module, *, momentum: float, average_buffers: bool = True
-) -> None:
-    """Move the teacher towards the student: ``teacher = m teacher + (1 - m) student``.
+    @property
+    def learns_in_passes(self) -> bool:
+        """Whether forward passes move its running statistics."""
+        return self._rules.distillation.teacher_batch_stats
 
-    Takes in the whole state dict: floating tensors are averaged in the teacher's fp32, counters
-    are copied.  A momentum of 0 copies everything, whatever the teacher held before.
+    def follow(self, student: nn.Module, step: int) -> None:
+        """Be the teacher of ``step``: the average of all students before it, from t0 on.
 
-    Args:
-        average_buffers: False leaves the teacher's buffers (BatchNorm statistics) to its own
-            forward passes, as BoxTeacher does; a momentum of 0 copies them all the same.
-
-    Raises:
-        ValueError: the two models don't have the same state.
-    """
-    theirs = student.state_dict()
-    mine = teacher.state_dict()
-    if mine.keys() != theirs.keys():
-        different = sorted(mine.keys() ^ theirs.keys())
-        raise ValueError(
-            f"teacher and student differ in {len(different)} entries, first {different[0]!r}: "
-            "the teacher must be made from the student by make_teacher"
+        Asked again for the same step it stays where it is.
+        """
+        if step < self.start or self._ready_for == step:
+            return
+        like_box_teacher = self._rules.distillation.method == "box_teacher"
+        momentum = teacher_momentum(
+            step - self.start,
+            momentum=self._rules.distillation.momentum,
+            ramp=like_box_teacher,
         )
-    if momentum == 0:
-        teacher.load_state_dict(theirs)
-        return
-    followed = dict(teacher.named_parameters()) if not average_buffers else mine
-    average = get_ema_multi_avg_fn(momentum)  # type: ignore[no-untyped-call]
-    floating = [name for name in followed if mine[name].is_floating_point()]
-    if floating:
-        average([mine[n] for n in floating], [theirs[n].to(mine[n].dtype) for n in floating], 0)
-    for name in followed.keys() - set(floating):
-        mine[name].copy_(theirs[name])
+        update_teacher(
+            self.module, student, momentum=momentum, average_buffers=not like_box_teacher
+        )
+        self._ready_for = step
 
+    def masks(self, batch: Batch, grid: MaskGrid, step: int) -> PseudoMasks | None:
+        """Its mask of each box of the batch; None before t0."""
+        if step < self.start:
+            return None
+        return pseudo_masks(self.module, batch, grid, self._rules, progress=step / self._iterations)
 
-@contextmanager
-def teaching(teacher: nn.Module, *, batch_stats: bool = True) -> Iterator[nn.Module]:
-    """The teacher ready for a forward pass; afterwards it is in evaluation mode again.
+    def state(self) -> dict[str, Any]:
+        """Beside the weights: fit for a checkpoint."""
+        return {"ready_for": self._ready_for}
 
-    With ``batch_stats`` the BatchNorms that training would update use the batch's statistics and
-    follow them, as the authors' and BoxTeacher's teachers do; frozen norms stay frozen, and
-    dropout and stochastic depth stay off.
-    """
-    if batch_stats:
-        teacher.train()
-        learning = [m for m in teacher.modules() if isinstance(m, _BatchNorm) and m.training]
-        teacher.eval()
-        for norm in learning:
-            norm.train()
-    try:
-        yield teacher
-    finally:
-        teacher.eval()
+    def restore(self, weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """Back from a checkpoint; one of before `state` was kept has yet to move its weights."""
+        self.module.load_state_dict(dict(weights))
+        self._ready_for = state.get("ready_for")

@@ -50,8 +50,8 @@ class NonFiniteGuard:
             )
 
 
-def non_finite_terms(values: Mapping[str, Tensor]) -> list[str]:
-    """Names of the terms that are NaN or infinite."""
+def non_finite(values: Mapping[str, Tensor]) -> list[str]:
+    """Names of the numbers that are NaN or infinite; one wait for the device."""
     names = list(values)
     if not names:
         return []

@@ -27,6 +27,7 @@ from boxdepth.trainer.engine.health import NonFiniteGuard
 from boxdepth.trainer.engine.log import MetricsWriter
 from boxdepth.trainer.engine.signals import StopFlag, StoppedError
 from boxdepth.trainer.engine.update import Learner, learn_step
+from boxdepth.trainer.settings import NonNegative, Positive, Settings
 
 Scores = dict[str, Any]
 """An evaluation's numbers: {"segm": {"ap": ...}, "bbox": {...}}."""
@@ -45,14 +46,17 @@ class Listener(Protocol):
         """Something that a person wants to know."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Intervals:
-    """What happens every so many steps; 0: never before the end."""
+class Checkpoints(Settings):
+    """What happens every so many steps."""
 
-    checkpoint: int
-    keep: int
-    evaluate: int
-    report: int
+    every: Positive = 5000
+    """Iterations between two checkpoints."""
+    keep: Positive = 2
+    """Newest checkpoints to keep; the best one stays as well."""
+    evaluate_every: NonNegative = 0
+    """Iterations between two evaluations on the val store; 0: only at the end."""
+    log_every: Positive = 20
+    """Iterations between two reports; the health of the run is looked at in the last of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +71,7 @@ class Run:
     evaluates: str = ""
     """Digest of what ``evaluate`` looks at and how: other scores can't be compared with its."""
     batch_size: int
-    intervals: Intervals
+    intervals: Checkpoints
     about: Mapping[str, Any]
     """What every checkpoint says about the run: config, versions, fingerprint."""
     world: World = field(default_factory=World)
@@ -115,20 +119,26 @@ def run_loop(
     owed = run.world.is_main and _evaluation_is_owed(run, progress, stop_at)
     with Reporter(run, progress, listener, without_scores=owed) as reporter:
         if progress.step and (
-            progress.step >= stop_at or _due(progress.step, run.intervals.evaluate)
+            progress.step >= stop_at or _due(progress.step, run.intervals.evaluate_every)
         ):
             _evaluate(run, progress, reporter, listener, wanted=owed)
         for passes in run.loader.steps(progress.step, stop_at):
-            reporter.add(learn_step(run.learner, progress.step, passes, guard=progress.guard))
+            watching = progress.step + 1 == stop_at or _due(
+                progress.step + 1, run.intervals.log_every
+            )
+            numbers = learn_step(
+                run.learner, progress.step, passes, guard=progress.guard, watching=watching
+            )
+            reporter.add(numbers)
             progress.step += 1
             progress.seconds = time.monotonic() - began
             listener.on_step(progress.step)
             step, every = progress.step, run.intervals
             stopping = any_rank(stop.number is not None, run.learner.device)
             last = step == stop_at or stopping
-            evaluating = step == stop_at or (_due(step, every.evaluate) and not stopping)
-            saving = last or evaluating or _due(step, every.checkpoint)
-            if saving or _due(step, every.report):
+            evaluating = step == stop_at or (_due(step, every.evaluate_every) and not stopping)
+            saving = last or evaluating or _due(step, every.every)
+            if saving or _due(step, every.log_every):
                 reporter.report(progress)
             if saving:
                 save(run, progress)
@@ -142,14 +152,16 @@ def save(run: Run, progress: Progress) -> None:
     """Write a checkpoint (the main process does) and delete the ones too many."""
     if run.world.is_main:
         learner = run.learner
-        keep_teacher = learner.teacher is not None and progress.step > learner.teacher_from
+        best = learner.best(progress.step)
+        teacher = learner.teacher
         checkpoint = Checkpoint(
             step=progress.step,
             model=learner.model.state_dict(),
-            teacher=learner.teacher.state_dict() if learner.teacher and keep_teacher else None,
+            teacher=best.state_dict() if best is not learner.model else None,
             state={
                 "optimizer": learner.optimizer.state_dict(),
                 "scaler": learner.scaler.state_dict(),
+                "teacher": teacher.state() if teacher is not None else {},
                 "progress": progress.to_state(),
             },
             run=dict(run.about),
@@ -163,7 +175,8 @@ def restore(learner: Learner, checkpoint: Checkpoint) -> Progress:
     """Put weights, optimiser and counters back, every key of them."""
     learner.model.load_state_dict(checkpoint.model)
     if learner.teacher is not None:
-        learner.teacher.load_state_dict(checkpoint.teacher or checkpoint.model)
+        state = checkpoint.state.get("teacher", {}) if checkpoint.teacher else {}
+        learner.teacher.restore(checkpoint.teacher or checkpoint.model, state)
     learner.optimizer.load_state_dict(checkpoint.state["optimizer"])
     learner.scaler.load_state_dict(checkpoint.state["scaler"])
     return Progress.from_state(checkpoint.state["progress"])
@@ -212,7 +225,7 @@ class Reporter:
             for name, value in numbers.items()
             if name.startswith("losses/")
         }
-        numbers["learning_rate"] = self._run.learner.learning_rate(progress.step - 1)
+        numbers["learning_rate"] = self._run.learner.learning_rate.at(progress.step - 1)
         numbers["images_per_second"] = steps * self._run.batch_size / elapsed
         numbers["skipped_steps"] = float(progress.guard.skipped)
         self.write(progress.step, numbers)
@@ -261,7 +274,7 @@ def _evaluation_is_owed(run: Run, progress: Progress, stop_at: int) -> bool:
     if done is not None and (done.step, done.of) == (progress.step, run.evaluates):
         progress.scores = dict(done.scores) if done.scores is not None else None
         return False
-    if progress.step < stop_at and not _due(progress.step, run.intervals.evaluate):
+    if progress.step < stop_at and not _due(progress.step, run.intervals.evaluate_every):
         return False
     progress.scores = None
     return progress.step > 0
@@ -273,8 +286,7 @@ def _evaluate(
     """Predict with the teacher if there is one, else with the student; remember the best."""
     if run.world.is_main and wanted:
         learner = run.learner
-        teaching = learner.teacher is not None and progress.step > learner.teacher_from
-        scores = run.evaluate(learner.teacher if learner.teacher and teaching else learner.model)
+        scores = run.evaluate(learner.best(progress.step))
         progress.scores = scores
         if scores is not None:
             reporter.write(progress.step, _flat(scores))

@@ -4,22 +4,15 @@ All are shares in [0, 1] taken from what a step computes anyway; none has a grad
 docs/healthy-training.md says what to expect of each.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from boxdepth.trainer.geometry.boxes import box_bitmaps
-from boxdepth.trainer.structures import (
-    MASK_STRIDE,
-    Batch,
-    MaskOutputs,
-    Positives,
-    PseudoMasks,
-    TrustedPairs,
-)
+from boxdepth.trainer.criterion import MaskTargets, StudentPass
+from boxdepth.trainer.structures import Batch, PseudoMasks, TrustedPairs
 
 HISTOGRAM_BINS = 10
 
@@ -81,25 +74,25 @@ EXPECTED = {
 
 
 @torch.no_grad()
-def health(
-    batch: Batch,
-    positives: Positives,
-    masks: MaskOutputs,
-    *,
-    pairs: TrustedPairs | None,
-    pseudo: PseudoMasks | None,
-) -> dict[str, Tensor]:
-    """Everything below that this forward pass can tell; NaN where there is nothing to look at."""
-    found = masks.logits[:, 0] > 0
-    grid = (found.shape[1], found.shape[2])
-    bitmaps = box_bitmaps(batch.boxes_xyxy, grid=grid, stride=MASK_STRIDE)
-    numbers = {"tightness": tightness(found, bitmaps[positives.box_index])}
-    if pairs is not None:
-        numbers |= pair_shares(pairs, bitmaps, batch.image_index)
-    if pseudo is not None:
-        cropped = found & bitmaps[positives.box_index]
+def watched(student: StudentPass, batch: Batch, learns: MaskTargets) -> dict[str, Tensor]:
+    """Everything below that this forward pass can tell; NaN where there is nothing to look at.
+
+    With several teachers the numbers are the first one's.
+    """
+    positives, bitmaps = student.positives, learns.grid.box_bitmaps
+    found, given = student.masks.logits[:, 0] > 0, bitmaps[positives.box_index]
+    area = found.sum().float()
+    numbers = {
+        "positives": (student.targets.box_index >= 0).sum().float(),
+        "mask_samples": torch.full((), float(len(found)), device=area.device),
+        "mask_by_box_area": area / given.sum().clamp(min=1),
+        "tightness": tightness(found, given),
+    }
+    if learns.sources:
+        numbers |= pair_shares(learns.sources, bitmaps, batch.image_index)
+    for pseudo in learns.pseudo[:1]:
         numbers |= pseudo_mask_shares(pseudo)
-        numbers["teacher_agreement"] = teacher_agreement(cropped, pseudo, positives.box_index)
+        numbers["teacher_agreement"] = teacher_agreement(found & given, pseudo, positives.box_index)
     return numbers
 
 
@@ -136,18 +129,16 @@ def _area(extent: Int64[Tensor, "p 4"]) -> Int64[Tensor, " p"]:
 
 @torch.no_grad()
 def pair_shares(
-    pairs: TrustedPairs, box_masks: Bool[Tensor, "m hm wm"], image_index: Int64[Tensor, " m"]
+    sources: Sequence[TrustedPairs],
+    box_masks: Bool[Tensor, "m hm wm"],
+    image_index: Int64[Tensor, " m"],
 ) -> dict[str, Float[Tensor, ""]]:
-    """Shares of the neighbour pairs inside a box that colour, depth, and both agree on."""
-    boxed = torch.zeros_like(pairs.color[:, 0])
-    for image in range(len(boxed)):
-        boxed[image] = box_masks[image_index == image].any(dim=0)
-    total = boxed.sum() * pairs.color.shape[1]
-    active = {
-        "color_pairs": pairs.color,
-        "depth_pairs": pairs.depth,
-        "common_pairs": pairs.color & pairs.depth,
-    }
+    """Shares of the neighbour pairs inside a box that each source, and all together, agree on."""
+    boxed = torch.zeros_like(sources[0].pairs[:, 0], dtype=torch.int32)
+    boxed = boxed.index_add_(0, image_index, box_masks.int()) > 0
+    total = boxed.sum() * sources[0].pairs.shape[1]
+    active = {f"{trusted.source}_pairs": trusted.pairs for trusted in sources}
+    active["common_pairs"] = torch.stack(list(active.values())).all(dim=0)
     return {name: (p & boxed[:, None]).sum() / total for name, p in active.items()}
 
 

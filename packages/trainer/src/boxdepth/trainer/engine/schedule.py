@@ -2,6 +2,41 @@
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+from boxdepth.trainer.settings import Fraction, NonNegative, Positive, Settings
+
+
+class Schedule(Settings):
+    """How long a run is, and how its learning rate goes."""
+
+    iterations: Positive = 90_000
+    steps: tuple[NonNegative, ...] = (60_000, 80_000)
+    """Iterations after which the learning rate is multiplied by `gamma`."""
+    gamma: Fraction = 0.1
+    warmup_iterations: NonNegative = 1000
+    warmup_factor: Fraction = 0.001
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearningRate:
+    """The learning rate of a run."""
+
+    base: float
+    """After the warm-up."""
+    schedule: Schedule
+
+    def at(self, iteration: int) -> float:
+        """In the iteration of that (0-based) number."""
+        schedule = self.schedule
+        return learning_rate(
+            iteration,
+            base=self.base,
+            steps=schedule.steps,
+            gamma=schedule.gamma,
+            warmup_iterations=schedule.warmup_iterations,
+            warmup_factor=schedule.warmup_factor,
+        )
 
 
 def learning_rate(

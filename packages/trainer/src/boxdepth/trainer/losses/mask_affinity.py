@@ -1,20 +1,20 @@
 """BoxTeacher's mask affinity: pairs that a smoothed pseudo mask puts on one side (2210.05174)."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from boxdepth.trainer.geometry.neighbours import neighbour_offsets, shifted
+from boxdepth.trainer.geometry.neighbours import Offset, shifted
 
 
 @torch.no_grad()
 def mask_affinity(
     pseudo_masks: Float[Tensor, "m hm wm"],
     valid: Bool[Tensor, "m hm wm"],
-    *,
-    kernel_size: int = 3,
-    dilation: int = 2,
+    offsets: Sequence[Offset],
 ) -> Float[Tensor, "m k hm wm"]:
     """u_i u_j + (1 - u_i)(1 - u_j) of neighbours i, j, with u = (mask + its 3x3 mean) / 2.
 
@@ -23,7 +23,7 @@ def mask_affinity(
     mean = F.avg_pool2d(pseudo_masks[:, None], 3, stride=1, padding=1)[:, 0]
     smooth = (pseudo_masks + mean) / 2
     maps = []
-    for offset in neighbour_offsets(kernel_size, dilation):
+    for offset in offsets:
         other = shifted(smooth, offset)
         agreement = smooth * other + (1 - smooth) * (1 - other)
         maps.append(agreement * shifted(valid.to(smooth.dtype), offset))

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from boxdepth.trainer.geometry.neighbours import Offset, neighbour_offsets, overlap
+from boxdepth.trainer.geometry.neighbours import Offset, overlap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,9 +36,7 @@ def pairwise_sums(
     logits: Float[Tensor, "p 1 hm wm"],
     counted: Bool[Tensor, "m k hm wm"],
     box_index: Int64[Tensor, " p"],
-    *,
-    kernel_size: int = 3,
-    dilation: int = 2,
+    offsets: Sequence[Offset],
 ) -> tuple[Float[Tensor, " p"], Float[Tensor, " p"]]:
     """(sum of ell over the counted pairs, number of counted pairs) of every mask.
 
@@ -46,9 +44,9 @@ def pairwise_sums(
         counted: per box, the (cell, neighbour) pairs that count.  One that points out of the map
             adds 0 to the sum but one to the number.
         box_index: box of each mask.
+        offsets: the neighbours of ``counted``, in order.
     """
     numbers = counted.flatten(1).sum(dim=1)[box_index].to(logits.dtype)
-    offsets = neighbour_offsets(kernel_size, dilation)
     if logits.device.type == "cpu":
         pairs = pairs_of_masks(counted, box_index, offsets)
         sums: Tensor = _SumsOverList.apply(

@@ -4,15 +4,17 @@ Per instance, 1x1 layers on [relative x, relative y, mask features] at stride 8 
 section 3); with a depth layer after them (arXiv 2403.01214, Eq. 1).
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float, Int64
+from pydantic import Field
 from torch import Tensor
 
+from boxdepth.trainer.geometry.constants import constant
 from boxdepth.trainer.geometry.grid import cell_locations
 from boxdepth.trainer.geometry.resize import aligned_bilinear
+from boxdepth.trainer.settings import Positive, Settings
 from boxdepth.trainer.structures import (
     MASK_FEATURE_STRIDE,
     MASK_STRIDE,
@@ -21,20 +23,23 @@ from boxdepth.trainer.structures import (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MaskHeadSpec:
-    """Shape of the dynamic network. It has no weights of its own."""
+class MaskHead(Settings):
+    """Layers of the dynamic network."""
 
-    features: int = 16
-    """Channels of the mask features."""
-    layers: int = 3
-    channels: int = 8
+    layers: Annotated[int, Field(ge=2)] = 3
+    channels: Positive = 8
     relative_coordinates: bool = True
     depth: Literal["off", "product", "sum"] = "product"
-    """How the depth layer joins the mask logit."""
-    level_sizes: tuple[int, ...] = (64, 128, 256, 512, 1024)
+    """How the depth layer joins the mask logit (arXiv 2403.01214, Eq. 1)."""
+
+
+class MaskHeadSpec(MaskHead):
+    """Shape of the dynamic network inside a whole one.  It has no weights of its own."""
+
+    features: Positive = 16
+    """Channels of the mask features."""
+    level_sizes: tuple[Positive, ...] = (64, 128, 256, 512, 1024)
     """Divisor of the relative coordinates by the instance's level, in pixels."""
-    out_stride: int = MASK_STRIDE
 
     @property
     def layer_shapes(self) -> tuple[tuple[int, int], ...]:
@@ -84,20 +89,24 @@ def mask_outputs(
         weight, bias = torch.cat(weights[last:], dim=1), torch.cat(biases[last:], dim=1)
         out = torch.baddbmm(bias[:, :, None], weight, hidden.relu_())
         out = torch.unflatten(out[order.argsort()], 2, mask_features.shape[-2:])
-        return _upsampled(out, spec)
+        return upsampled(joined(out, spec))
 
 
-def _upsampled(out: Float[Tensor, "p o h8 w8"], spec: MaskHeadSpec) -> MaskOutputs:
-    """Joins depth and mask at stride 8, on logits, then brings both to the mask grid."""
-    factor = MASK_FEATURE_STRIDE // spec.out_stride
+def joined(out: Float[Tensor, "p o h8 w8"], spec: MaskHead) -> MaskOutputs:
+    """Depth and mask layer joined at stride 8, on logits."""
     if spec.depth == "off":
-        return MaskOutputs(logits=aligned_bilinear(out, factor), depth=None)
+        return MaskOutputs(logits=out, depth=None)
     depth_logits, logits = out[:, :1], out[:, 1:]
     depth = depth_logits.sigmoid()
-    joined = logits * depth if spec.depth == "product" else logits + depth_logits
-    return MaskOutputs(
-        logits=aligned_bilinear(joined, factor), depth=aligned_bilinear(depth, factor)
-    )
+    both = logits * depth if spec.depth == "product" else logits + depth_logits
+    return MaskOutputs(logits=both, depth=depth)
+
+
+def upsampled(coarse: MaskOutputs) -> MaskOutputs:
+    """From the mask features' grid to the mask grid."""
+    factor = MASK_FEATURE_STRIDE // MASK_STRIDE
+    depth = None if coarse.depth is None else aligned_bilinear(coarse.depth, factor)
+    return MaskOutputs(logits=aligned_bilinear(coarse.logits, factor), depth=depth)
 
 
 def _first_layer(
@@ -111,7 +120,8 @@ def _first_layer(
     """Layer 1 before its activation, image by image; rows as ``order`` puts them: by image."""
     features = mask_features.flatten(2)
     if spec.relative_coordinates:
-        sizes = weight.new_tensor(spec.level_sizes)[positives.level[order]]
+        table = constant(tuple(map(float, spec.level_sizes)), weight.device)
+        sizes = table[positives.level[order]]
         coordinates = weight[:, :, :2] / sizes[:, None, None]
         location_xy = positives.location_xy[order][:, :, None]
         bias = bias + (coordinates @ location_xy)[:, :, 0]
@@ -122,38 +132,16 @@ def _first_layer(
             device=mask_features.device,
         ).T
         features = torch.cat([pixels.expand(len(features), -1, -1), features], dim=1)
-    if weight.device.type == "cpu":
-        return _image_by_image(features, positives.image_index, weight, bias)
-    return _all_images_at_once(features, positives.image_index[order], weight, bias)
-
-
-def _image_by_image(
-    features: Float[Tensor, "b i hw"],
-    image_index: Int64[Tensor, " p"],
-    weight: Float[Tensor, "p o i"],
-    bias: Float[Tensor, "p o"],
-) -> Float[Tensor, "p o hw"]:
-    """One product for each image, rows sorted by image."""
-    counts = torch.bincount(image_index, minlength=len(features)).tolist()
+    counts = list(positives.counts)
+    if not counts:
+        counts = torch.bincount(positives.image_index, minlength=len(features)).tolist()
     parts = [
         torch.addmm(b.flatten()[:, None], w.flatten(0, 1), feature)
         for feature, w, b in zip(
-            features, torch.split(weight, counts), torch.split(bias, counts), strict=True
+            features,
+            torch.split(weight, counts),
+            torch.split(bias, counts),
+            strict=True,
         )
     ]
     return torch.unflatten(torch.cat(parts), 0, (-1, weight.shape[1]))
-
-
-def _all_images_at_once(
-    features: Float[Tensor, "b i hw"],
-    image_index: Int64[Tensor, " p"],
-    weight: Float[Tensor, "p o i"],
-    bias: Float[Tensor, "p o"],
-) -> Float[Tensor, "p o hw"]:
-    """One product with zeros for the other images: no row count that must be waited for."""
-    own = image_index[:, None] == torch.arange(len(features), device=features.device)
-    spread = weight[:, :, None, :] * own[:, None, :, None]
-    out = torch.addmm(
-        bias.flatten()[:, None], spread.flatten(2).flatten(0, 1), features.flatten(0, 1)
-    )
-    return torch.unflatten(out, 0, (-1, weight.shape[1]))

@@ -1,115 +1,122 @@
 """Dense outputs -> detections: the best locations, or those of given boxes."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torchvision.ops import batched_nms, box_iou
 
 from boxdepth.trainer.geometry.boxes import ltrb_to_boxes
-from boxdepth.trainer.geometry.grid import cell_locations
+from boxdepth.trainer.geometry.grid import pyramid_locations
+from boxdepth.trainer.geometry.levels import gather_rows
+from boxdepth.trainer.settings import Fraction, Positive, Settings
 from boxdepth.trainer.structures import FPN_STRIDES, DenseOutputs, Detections
+
+
+class DetectionLimits(Settings):
+    """Which of the predicted boxes are detections (condinst.md 2.3)."""
+
+    score_threshold: Fraction = 0.05
+    """On class score x quality, before the square root."""
+    threshold_with_quality: bool = True
+    """False: the threshold looks at the class score alone."""
+    pre_nms: Positive = 1000
+    """(location, class) pairs kept per level."""
+    nms_iou: Fraction = 0.6
+    max_detections: Positive = 100
 
 
 @torch.no_grad()
 def detect(
-    outputs: DenseOutputs,
-    sizes: Int64[Tensor, "b 2"],
-    *,
-    score_threshold: float = 0.05,
-    threshold_with_quality: bool = True,
-    pre_nms: int = 1000,
-    nms_iou: float = 0.6,
-    max_detections: int = 100,
+    outputs: DenseOutputs, frames: Sequence[tuple[int, int]], limits: DetectionLimits
 ) -> list[Detections]:
     """Detections of every image, boxes in pixels of the network's input, not clipped.
 
-    Scores are sqrt(class score x quality); per-class NMS (condinst.md 2.3).
+    Scores are sqrt(class score x quality); per-class NMS.  A device is waited for twice an image.
 
     Args:
-        sizes: (height, width) of the unpadded images.
-        score_threshold: on class score x quality before the root, or on the class score alone.
-        pre_nms: (location, class) pairs kept per level.
+        frames: (height, width) of the unpadded images.
     """
-    found = []
-    for image, size in enumerate(sizes.tolist()):
-        levels = [
-            _level_candidates(
-                outputs,
-                image,
-                level,
-                score_threshold=score_threshold,
-                with_quality=threshold_with_quality,
-                limit=pre_nms,
-            )
-            for level in range(len(FPN_STRIDES))
-        ]
-        everything = _joined(levels, size=(size[0], size[1]))
-        keep = batched_nms(everything.boxes_xyxy, everything.scores, everything.labels, nms_iou)
-        found.append(chosen_rows(everything, keep[:max_detections]))
-    return found
+    return [_detect(outputs, image, frame, limits) for image, frame in enumerate(frames)]
 
 
-def _level_candidates(
-    outputs: DenseOutputs,
-    image: int,
-    level: int,
-    *,
-    score_threshold: float,
-    with_quality: bool,
-    limit: int,
+def _detect(
+    outputs: DenseOutputs, image: int, frame: tuple[int, int], limits: DetectionLimits
 ) -> Detections:
-    """The best (location, class) pairs of one level of one image above the threshold."""
-    logits = outputs.class_logits[level][image].float()
-    class_scores = logits.flatten(1).sigmoid()
+    """One image: the best (location, class) pairs of every level, then NMS."""
+    pairs = [_level_scores(outputs, image, level, limits) for level in range(len(FPN_STRIDES))]
+    found = torch.cat([passed.flatten() for _, passed in pairs]).nonzero()[:, 0]
+    scores = torch.cat([scores.flatten() for scores, _ in pairs])[found].sqrt()
+    label, row = _unravelled(found, [tuple(scores.shape) for scores, _ in pairs])
+    everything = _at_rows(outputs, image, row, frame=frame, label=label, score=scores)
+    keep = batched_nms(everything.boxes_xyxy, everything.scores, everything.labels, limits.nms_iou)
+    return chosen_rows(everything, keep[: limits.max_detections])
+
+
+def _level_scores(
+    outputs: DenseOutputs, image: int, level: int, limits: DetectionLimits
+) -> tuple[Float[Tensor, "cls l"], Bool[Tensor, "cls l"]]:
+    """Class score x quality of one level of one image, and which of them are looked at."""
+    class_scores = outputs.class_logits[level][image].float().flatten(1).sigmoid()
     scores = class_scores * outputs.quality_logits[level][image].float().flatten(1).sigmoid()
-    passed = (scores if with_quality else class_scores) > score_threshold
-    label, cell = passed.nonzero().unbind(1)
-    best = scores[label, cell]
-    if len(best) > limit:
-        best, order = best.topk(limit)
-        label, cell = label[order], cell[order]
-    return _at_cells(outputs, image, level, cell=cell, label=label, score=best.sqrt())
+    passed = (scores if limits.threshold_with_quality else class_scores) > limits.score_threshold
+    few = scores.numel() <= limits.pre_nms
+    on_host = scores.device.type == "cpu"  # a device would have to be waited for
+    if few or (on_host and int(passed.sum()) <= limits.pre_nms):
+        return scores, passed
+    best = torch.where(passed, scores, -1).flatten().topk(limits.pre_nms).indices
+    within = torch.zeros_like(passed.flatten()).index_fill_(0, best, True)
+    return scores, passed & within.view_as(passed)
 
 
-def _at_cells(
+def _unravelled(
+    found: Int64[Tensor, " d"], shapes: Sequence[tuple[int, ...]]
+) -> tuple[Int64[Tensor, " d"], Int64[Tensor, " d"]]:
+    """(class, location among all levels) of indices into the levels' flattened [cls, l] maps."""
+    label, row = torch.zeros_like(found), torch.zeros_like(found)
+    start = first = 0
+    for classes, cells in shapes:
+        local = found - start
+        own = (local >= 0) & (local < classes * cells)
+        label = torch.where(own, local // cells, label)
+        row = torch.where(own, local % cells + first, row)
+        start, first = start + classes * cells, first + cells
+    return label, row
+
+
+def _at_rows(
     outputs: DenseOutputs,
     image: int,
-    level: int,
+    row: Int64[Tensor, " d"],
     *,
-    cell: Int64[Tensor, " d"],
+    frame: tuple[int, int],
     label: Int64[Tensor, " d"],
     score: Float[Tensor, " d"],
 ) -> Detections:
-    ltrb = outputs.ltrb[level][image].float()
-    location = cell_locations(
-        (ltrb.shape[1], ltrb.shape[2]), stride=FPN_STRIDES[level], device=ltrb.device
-    )[cell]
+    """What one image predicts at locations, counted through all levels."""
+    locations, levels = pyramid_locations(
+        outputs.level_shapes, strides=FPN_STRIDES, device=row.device
+    )
+    location, level = locations[row], levels[row]
+    ltrb, params = (
+        gather_rows([x[image : image + 1] for x in maps], row, level).float()
+        for maps in (outputs.ltrb, outputs.controller)
+    )
     return Detections(
-        boxes_xyxy=ltrb_to_boxes(location, ltrb.flatten(1)[:, cell].T),
+        boxes_xyxy=ltrb_to_boxes(location, ltrb),
         scores=score,
         labels=label,
         location_xy=location,
-        level=torch.full_like(cell, level),
-        params=outputs.controller[level][image].flatten(1)[:, cell].T.float(),
-        size=(0, 0),
-    )
-
-
-def _joined(parts: Sequence[Detections], *, size: tuple[int, int]) -> Detections:
-    return Detections(
-        boxes_xyxy=torch.cat([part.boxes_xyxy for part in parts]),
-        scores=torch.cat([part.scores for part in parts]),
-        labels=torch.cat([part.labels for part in parts]),
-        location_xy=torch.cat([part.location_xy for part in parts]),
-        level=torch.cat([part.level for part in parts]),
-        params=torch.cat([part.params for part in parts]),
-        size=size,
+        level=level,
+        params=params,
+        size=frame,
     )
 
 
 def chosen_rows(found: Detections, rows: Tensor) -> Detections:
+    """Some of the detections, in the order of ``rows``."""
     return Detections(
         boxes_xyxy=found.boxes_xyxy[rows],
         scores=found.scores[rows],
@@ -124,7 +131,7 @@ def chosen_rows(found: Detections, rows: Tensor) -> Detections:
 @torch.no_grad()
 def detect_in_boxes(
     outputs: DenseOutputs,
-    sizes: Int64[Tensor, "b 2"],
+    frames: Sequence[tuple[int, int]],
     boxes_xyxy: Sequence[Float[Tensor, "n 4"]],
 ) -> list[Detections]:
     """One detection for each given box, in the given order: that of the location that fits best.
@@ -133,33 +140,29 @@ def detect_in_boxes(
     is the location's best class.
 
     Args:
+        frames: (height, width) of the unpadded images.
         boxes_xyxy: boxes of every image, in pixels of the network's input.
     """
-    found = []
-    for image, (size, boxes) in enumerate(zip(sizes.tolist(), boxes_xyxy, strict=True)):
-        levels = [
-            _best_class_everywhere(outputs, image, level) for level in range(len(FPN_STRIDES))
-        ]
-        everything = _joined(levels, size=(size[0], size[1]))
-        best = box_iou(boxes.to(everything.boxes_xyxy), everything.boxes_xyxy).argmax(dim=1)
-        chosen = chosen_rows(everything, best)
-        found.append(
-            Detections(
-                boxes_xyxy=boxes.to(everything.boxes_xyxy),
-                scores=chosen.scores,
-                labels=chosen.labels,
-                location_xy=chosen.location_xy,
-                level=chosen.level,
-                params=chosen.params,
-                size=chosen.size,
-            )
-        )
-    return found
+    return [
+        _best_fitting(outputs, image, frame, boxes)
+        for image, (frame, boxes) in enumerate(zip(frames, boxes_xyxy, strict=True))
+    ]
 
 
-def _best_class_everywhere(outputs: DenseOutputs, image: int, level: int) -> Detections:
-    class_scores, label = outputs.class_logits[level][image].float().flatten(1).sigmoid().max(dim=0)
-    quality = outputs.quality_logits[level][image].float().flatten().sigmoid()
-    cell = torch.arange(len(label), device=label.device)
-    score = (class_scores * quality).sqrt()
-    return _at_cells(outputs, image, level, cell=cell, label=label, score=score)
+def _best_fitting(
+    outputs: DenseOutputs, image: int, frame: tuple[int, int], boxes_xyxy: Float[Tensor, "n 4"]
+) -> Detections:
+    best = [x[image].float().flatten(1).sigmoid().max(dim=0) for x in outputs.class_logits]
+    quality = torch.cat([x[image].float().flatten() for x in outputs.quality_logits]).sigmoid()
+    label = torch.cat([values.indices for values in best])
+    score = (torch.cat([values.values for values in best]) * quality).sqrt()
+    row = torch.arange(len(label), device=label.device)
+    ltrb = torch.cat([x[image].float().flatten(1) for x in outputs.ltrb], dim=1).T
+    locations, _ = pyramid_locations(outputs.level_shapes, strides=FPN_STRIDES, device=row.device)
+    predicted = ltrb_to_boxes(locations, ltrb)
+    given = boxes_xyxy.to(predicted)
+    chosen = box_iou(given, predicted).argmax(dim=1)
+    found = _at_rows(
+        outputs, image, row[chosen], frame=frame, label=label[chosen], score=score[chosen]
+    )
+    return replace(found, boxes_xyxy=given)

@@ -106,6 +106,7 @@ def mask_probabilities(
             box_index=zeros,
             image_index=zeros,
             params=found.params[part],
+            counts=(len(zeros),),
         )
         yield mask_outputs(mask_features, positives, spec).logits[:, 0].sigmoid()
 
