@@ -32,12 +32,12 @@ def names(*paths: Path) -> list[str]:
 
 def test_hidden_files_and_folders_are_no_pictures(tmp_path: Path) -> None:
     kept = ["a.jpg", "b.JPEG", "sub/c.png", "sub/d.webp"]
-    left = ["._a.jpg", ".DS_Store", ".trash/x.jpg", "sub/.hidden.png", "notes.txt", "e.tif"]
+    left = ["._a.jpg", ".DS_Store", ".trash/x.jpg", "sub/.hidden.png", "notes.txt", "e.gif"]
     touch(*(tmp_path / name for name in kept + left))
     (tmp_path / "folder.jpg").mkdir()
     found = find_pictures([tmp_path])
     assert [picture.name for picture in found.pictures] == kept
-    assert found.passed_over == ("e.tif",)
+    assert found.passed_over == ("e.gif",)
 
 
 def test_a_folder_that_is_hidden_itself_may_be_given(tmp_path: Path) -> None:

@@ -282,7 +282,7 @@ def _generate(job: "Job") -> dict[str, Any]:
     with show_progress("depth") as progress:
         summary = generate(job, progress=progress)
     _conclude(job, summary)
-    notes = [*job.dataset.report.notes, *_exif_note(summary)]
+    notes = [*job.dataset.report.notes, *_image_notes(summary)]
     return {
         "store": str(job.store),
         "images": summary.images,
@@ -298,14 +298,21 @@ def _generate(job: "Job") -> dict[str, Any]:
     }
 
 
-def _exif_note(summary: "Summary") -> list[str]:
-    turned = summary.done.turned
-    if not turned:
-        return []
-    return [
-        f"{turned} image{'' if turned == 1 else 's'}: EXIF orientation ignored, boxes are taken to "
-        "refer to the pixels as they lie in the file (depthgen preview shows whether they do)"
-    ]
+def _image_notes(summary: "Summary") -> list[str]:
+    """What was met inside the image files of this run."""
+    turned, deep = (
+        f"{count} image{'' if count == 1 else 's'}"
+        for count in (summary.done.turned, summary.done.deep)
+    )
+    notes = []
+    if summary.done.turned:
+        notes.append(
+            f"{turned}: EXIF orientation ignored, boxes are taken to refer to the pixels as they "
+            "lie in the file (depthgen preview shows whether they do)"
+        )
+    if summary.done.deep:
+        notes.append(f"{deep}: 16 bits a channel, of which the upper eight are used")
+    return notes
 
 
 def _conclude(job: "Job", summary: "Summary") -> None:
@@ -314,7 +321,7 @@ def _conclude(job: "Job", summary: "Summary") -> None:
         warn(f"image {number} skipped: {reason}")
     if len(summary.skipped) > 20:
         warn(f"... and {len(summary.skipped) - 20} more images skipped")
-    for note in _exif_note(summary):
+    for note in _image_notes(summary):
         warn(note)
     if done.invalid:
         warn(f"{done.invalid} images have no usable depth (constant or not finite)")

@@ -6,11 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-IMAGE_SUFFIXES: Final = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".heic", ".heif"}
-)
-"""Endings, in lower case, of files that count as images when a folder is listed."""
-
 _HEAD_BYTES: Final = 16
 
 

@@ -50,6 +50,7 @@ class UnitReport:
         invalid: Images without usable depth (constant or not finite).
         redone: Images that were computed again in fp32.
         turned: Images whose EXIF asks to be turned, which is ignored.
+        deep: Images of 16 bits a channel, of which the upper eight are used.
         nbytes: Bytes of the objects written.
         model_seconds: Time inside the model.
     """
@@ -59,6 +60,7 @@ class UnitReport:
     invalid: int = 0
     redone: int = 0
     turned: int = 0
+    deep: int = 0
     nbytes: int = 0
     model_seconds: float = 0.0
 

@@ -17,7 +17,7 @@ from boxdepth.depthgen.preprocess import resize_image
 from boxdepth.depthgen.store import DataError, ImageError, StoreWriter, UnitRows, decode_image
 from boxdepth.depthgen.store.depth import is_informative
 from boxdepth.depthgen.store.errors import environment_failure, is_of_the_machine, summarise
-from boxdepth.depthgen.store.images import exif_orientation
+from boxdepth.depthgen.store.images import exif_orientation, has_sixteen_bits
 
 _BATCHES_AHEAD = 3
 
@@ -27,6 +27,7 @@ class _Loaded:
     data: bytes
     pixels: UInt8[np.ndarray, "rows columns 3"]
     orientation: int
+    deep: bool
 
 
 @dataclass(slots=True, kw_only=True)
@@ -38,6 +39,7 @@ class _OpenUnit:
     skipped: dict[int, str] = field(default_factory=dict)
     redone: list[int] = field(default_factory=list)
     turned: dict[int, int] = field(default_factory=dict)
+    deep: int = 0
     model_seconds: float = 0.0
 
     def report(self, *, nbytes: int) -> UnitReport:
@@ -48,6 +50,7 @@ class _OpenUnit:
             invalid=sum(1 for depth in self.depth.values() if not is_informative(depth)),
             redone=len(self.redone),
             turned=len(self.turned),
+            deep=self.deep,
             nbytes=nbytes,
             model_seconds=self.model_seconds,
         )
@@ -146,6 +149,7 @@ def _load(job: Job, row: int, planned: int) -> _Loaded | str:
         data=data,
         pixels=resize_image(pixels, job.predictor.preprocessing),
         orientation=exif_orientation(data),
+        deep=has_sixteen_bits(data),
     )
 
 
@@ -175,6 +179,7 @@ def _predict_batch(
     opened.model_seconds += time.monotonic() - started
     for (row, item), depth, redone in zip(good, prediction.depth, prediction.redone, strict=True):
         opened.images[row], opened.depth[row] = item.data, depth
+        opened.deep += item.deep
         if item.orientation != 1:
             opened.turned[job.dataset.records[row].id] = item.orientation
         if redone:

@@ -1,6 +1,8 @@
 """The one image decoder of the project."""
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import numpy as np
@@ -16,22 +18,35 @@ EXIF_POLICY: Final = "ignored"
 """The orientation tag is ignored, as COCO's own tools do; the size check finds the other
 reading."""
 
-_FORMATS: Final = ("JPEG", "PNG")
+IMAGE_SUFFIXES: Final = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".heic", ".heif"}
+)
+"""Endings, in lower case, of files that count as images when a folder is listed."""
+
+_FORMATS: Final = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
+_READ: Final = "JPEG, PNG, WebP, TIFF, BMP or HEIC"
 _EIGHT_BIT_MODES: Final = frozenset(
-    {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}
+    {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB"}
+)
+_SIXTEEN_BIT_MODES: Final = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
+_OF_ONE_FRAME: Final = frozenset({"PNG", "WEBP", "TIFF"})
+_HEIC_BRANDS: Final = frozenset(
+    {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 )
 _EXIF_ORIENTATION_TAG: Final = 0x0112
+_BITS_PER_SAMPLE_TAG: Final = 258
 _ORIENTATIONS_THAT_SWAP_SIDES: Final = frozenset({5, 6, 7, 8})
 
 
 def decode_image(
     data: bytes, *, expected_size: tuple[int, int] | None, name: str
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Decode a JPEG or PNG file to RGB.
+    """Decode an image file to RGB.
 
-    Grey, palette, RGBA and CMYK images become RGB (alpha is dropped). The EXIF orientation is
-    ignored: boxes refer to the pixels as they lie in the file. The header is checked before the
-    pixels are decoded.
+    JPEG, PNG, WebP, TIFF and BMP; HEIC where pillow-heif is installed. Grey, palette, RGBA and CMYK
+    images become RGB (alpha is dropped). Of 16 bits a channel the upper eight are taken, whatever
+    the range that is used. The EXIF orientation is ignored: boxes refer to the pixels as they lie
+    in the file. The header is checked before the pixels are decoded.
 
     Args:
         data: The bytes of the whole file.
@@ -39,25 +54,63 @@ def decode_image(
         name: What the messages call the image.
 
     Raises:
-        ImageError: Not a JPEG or PNG, cut short, of another size than promised, larger than
-            ``MAX_PIXELS``, animated, or with 16 bits a channel.
+        ImageError: Another format, cut short, of another size than promised, larger than
+            ``MAX_PIXELS``, of several frames, or with numbers that are no 8 or 16-bit colours.
     """
     shown = ascii(name)
+    with _opened(data, shown) as image:
+        _check_header(image, expected_size=expected_size, shown=shown)
+        image.load()
+        if image.mode in _SIXTEEN_BIT_MODES:
+            upper = (np.array(image).astype(np.uint16) >> 8).astype(np.uint8)
+            return np.repeat(upper[..., None], 3, axis=-1)
+        return np.array(image.convert("RGB"), dtype=np.uint8)
+
+
+def image_size(data: bytes, *, name: str) -> tuple[int, int]:
+    """(height, width) from the header; the beginning of a file may suffice, the whole always does.
+
+    Raises:
+        ImageError: As ``decode_image`` has it, of the header.
+    """
+    shown = ascii(name)
+    with _opened(data, shown) as image:
+        _check_header(image, expected_size=None, shown=shown)
+        return image.height, image.width
+
+
+def has_sixteen_bits(data: bytes) -> bool:
+    """True for a file of 16 bits a channel, of which decoding keeps the upper eight."""
+    if data[:8] == b"\x89PNG\r\n\x1a\n":
+        return data[24:25] == b"\x10"
+    if data[:4] not in (b"II*\0", b"MM\0*"):
+        return False
+    try:
+        with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
+            return 16 in tuple(image.tag_v2.get(_BITS_PER_SAMPLE_TAG, ()))  # type: ignore[attr-defined]
+    except Exception:  # Pillow raises much, see _opened
+        return False
+
+
+@contextmanager
+def _opened(data: bytes, shown: str) -> Iterator[Image.Image]:
+    """The file as Pillow sees it; whatever is wrong with it, here and later, is an ImageError."""
     if not data:
         raise ImageError(f"{shown}: the file is empty; fetch it again")
+    formats: tuple[str, ...] = _FORMATS
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS:
+        _learn_heic(shown)
+        formats = ("HEIF",)
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            _check_header(image, data, expected_size=expected_size, shown=shown)
-            image.load()
-            return np.array(image.convert("RGB"), dtype=np.uint8)
+        with Image.open(io.BytesIO(data), formats=formats) as image:
+            yield image
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"{shown}: {_too_large(None)}") from error
     except UnidentifiedImageError as error:
         raise ImageError(
-            f"{shown}: neither JPEG nor PNG (begins with {data[:8].hex(' ')}); convert it to one "
-            "of them"
+            f"{shown}: not {_READ} (begins with {data[:8].hex(' ')}); convert it to one of them"
         ) from error
     except (
         Exception
@@ -67,6 +120,17 @@ def decode_image(
         ) from error
 
 
+def _learn_heic(shown: str) -> None:
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError as error:
+        raise ImageError(
+            f"{shown}: HEIC needs pillow-heif: pip install 'boxdepth-depthgen[heic]', or convert "
+            "the file to JPEG"
+        ) from error
+    register_heif_opener()
+
+
 def exif_orientation(data: bytes) -> int:
     """The orientation that the file's EXIF asks for, 1 (as it lies) to 8; 1 where it asks nothing.
 
@@ -74,29 +138,28 @@ def exif_orientation(data: bytes) -> int:
     file.
     """
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        with _opened(data, "") as image:
             value = image.getexif().get(_EXIF_ORIENTATION_TAG, 1)
-    except Exception:  # a damaged tag turns nothing; Pillow raises much, see decode_image
+    except ImageError:  # a damaged tag turns nothing
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _check_header(
-    image: Image.Image, data: bytes, *, expected_size: tuple[int, int] | None, shown: str
-) -> None:
+def _check_header(image: Image.Image, *, expected_size: tuple[int, int] | None, shown: str) -> None:
     height, width = image.height, image.width
     if height * width > MAX_PIXELS:
         raise ImageError(f"{shown}: {_too_large((height, width))}")
     if expected_size is not None and (height, width) != tuple(expected_size):
         raise ImageError(f"{shown}: {_wrong_size(image, expected_size)}")
-    sixteen_bit_png = image.format == "PNG" and data[24:25] == b"\x10"
-    if sixteen_bit_png or image.mode not in _EIGHT_BIT_MODES:
+    if image.mode not in _EIGHT_BIT_MODES | _SIXTEEN_BIT_MODES:
         raise ImageError(
-            f"{shown}: {'16-bit channels' if sixteen_bit_png else f'pixel mode {image.mode!r}'} "
-            "where 8 bits a channel are expected; convert it with a scaling of your choice"
+            f"{shown}: pixel mode {image.mode!r} where 8 or 16 bits a channel are expected; "
+            "convert it with a scaling of your choice"
         )
-    if image.format == "PNG" and getattr(image, "is_animated", False):
-        raise ImageError(f"{shown}: an animated PNG; save the frame that the boxes refer to")
+    if image.format in _OF_ONE_FRAME and getattr(image, "n_frames", 1) > 1:
+        raise ImageError(
+            f"{shown}: {image.n_frames} frames or pages; save the one that the boxes refer to"  # type: ignore[attr-defined]
+        )
 
 
 def _too_large(size: tuple[int, int] | None) -> str:

@@ -239,7 +239,7 @@ class StoreAttributes:
 
     def to_json(self) -> dict[str, Any]:
         """The attributes as JSON, with their own hash under ``config_hash``."""
-        image = {"encoding": "the original JPEG or PNG file", "exif_orientation": EXIF_POLICY}
+        image = {"encoding": "the original image file", "exif_orientation": EXIF_POLICY}
         plain = {"schema": SCHEMA, "version": VERSION, "image": image} | asdict(self)
         body: dict[str, Any] = json.loads(canonical_json(plain))
         if not self.depth.holes:

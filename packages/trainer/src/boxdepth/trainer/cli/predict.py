@@ -212,12 +212,12 @@ def _pictures(validation: ValidationSet | None, paths: Sequence[Path]) -> tuple[
     if found.passed_over:
         say(
             f"  {len(found.passed_over)} pictures of formats that are not read are left out "
-            f"({listed(found.passed_over)}): convert them to JPEG, PNG or WebP",
+            f"({listed(found.passed_over)}): convert them to JPEG, PNG, WebP or TIFF",
             style="yellow",
         )
     if not found.pictures:
         raise ConfigError(
-            "nothing to predict on: give images, folders of JPEG, PNG or WebP, or --store"
+            "nothing to predict on: give images, folders of JPEG, PNG, WebP or TIFF, or --store"
         )
     return found.pictures
 

@@ -14,11 +14,13 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from boxdepth.depthgen.store import DataError, decode_image
+from boxdepth.depthgen.store.images import IMAGE_SUFFIXES
 from boxdepth.trainer.data.box_file import BoxFile, ListedImage
 from boxdepth.trainer.data.coco_fields import MAX_ID
 
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp")
-OTHER_PICTURES = (".tif", ".tiff", ".bmp", ".gif", ".heic", ".heif", ".avif", ".jp2", ".jxl")
+SUFFIXES = IMAGE_SUFFIXES
+"""What a store takes."""
+OTHER_PICTURES = (".gif", ".avif", ".jp2", ".jxl")
 """Pictures in a folder that nobody should think were predicted on."""
 _ORIENTATION = 0x0112
 NOT_THE_FILES_FAULT = {errno.ESTALE, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
