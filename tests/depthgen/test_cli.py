@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -441,3 +442,70 @@ def test_kind_and_sign_are_told_and_kept(
     assert open_store(tmp_path / "b.zarr").attributes.depth.sign == "far_is_large"
     assert depthgen(*run, *turned) == 2
     assert "far_is_large" in capsys.readouterr().err
+
+
+def test_a_folder_of_any_images_gets_depth(
+    tiny_model: Path,
+    depthgen: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    images = tmp_path / "images"
+    (images / "sub").mkdir(parents=True)
+    grey = (np.arange(48 * 64, dtype=np.uint16) * 20).reshape(48, 64)
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    for name, data in {
+        "a.jpg": encode(photo(0), "JPEG", exif=exif),
+        "b.webp": encode(photo(1), "WEBP"),
+        "c.tif": encode(grey, "TIFF"),
+        "d.bmp": encode(photo(3), "BMP"),
+        "sub/e.png": encode(grey),
+        "sub/f.jpg": encode(photo(4)[..., 0], "JPEG"),
+        "._a.jpg": b"\0\5\x16\7",
+        "notes.md": b"words",
+    }.items():
+        (images / name).write_bytes(data)
+    store = tmp_path / "s.zarr"
+    run = ["run", "--dataset", "folder", "--images", images, "--model", tiny_model]
+    assert depthgen(*run, "--store", store, "--device", "cpu", "--json") == 0
+    result = _result(capsys)
+    assert (result["images"], result["skipped"]) == (6, 0)
+    assert result["notes"] == [
+        "1 folder: without annotations: its images get depth and no boxes",
+        "1 file: hidden, passed over",
+        "1 file: no image by its ending (.md), passed over",
+        "1 image: EXIF orientation ignored, boxes are taken to refer to the pixels as they lie in "
+        "the file (depthgen preview shows whether they do)",
+        "2 images: 16 bits a channel, of which the upper eight are used",
+    ]
+    opened = open_store(store)
+    assert opened.image_names[-1] == "sub/f.jpg"
+    np.testing.assert_array_equal(opened.image(2)[..., 0], grey >> 8)
+    assert depthgen("info", store) == 0
+    assert depthgen("preview", store, "--out", tmp_path / "p") == 0
+    assert depthgen("verify", store, "--deep") == 0
+
+
+def test_yolo_and_voc_as_typed(
+    tiny_model: Path, depthgen: Callable[..., int], tmp_path: Path
+) -> None:
+    for layout in ("yolo", "voc"):
+        root = tmp_path / layout
+        folder = root / "train" / ("images" if layout == "yolo" else "")
+        folder.mkdir(parents=True)
+        (folder / "a.jpg").write_bytes(encode(photo(0), "JPEG"))
+        if layout == "yolo":
+            (root / "train" / "labels").mkdir()
+            (root / "train" / "labels" / "a.txt").write_text("0 0.5 0.5 0.25 0.5")
+            (root / "data.yaml").write_text("train: ../train/images\nnames: [cat]")
+        else:
+            (folder / "a.xml").write_text(
+                "<annotation><object><name>cat</name><bndbox><xmin>24</xmin><ymin>12</ymin>"
+                "<xmax>40</xmax><ymax>36</ymax></bndbox></object></annotation>"
+            )
+        store = tmp_path / f"{layout}.zarr"
+        run = ["run", "--dataset", layout, "--data-root", root, "--model", tiny_model]
+        assert depthgen(*run, "--store", store, "--device", "cpu", "--with-masks") == 0
+        boxes = open_store(store).boxes(0)
+        assert (boxes.xyxy.tolist(), boxes.label.tolist()) == ([[24, 12, 40, 36]], [0])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from boxdepth.depthgen.cli import run_options as options
 from boxdepth.depthgen.cli.app import Json, app, emit, say, warn
 from boxdepth.depthgen.cli.progress import show_progress
+from boxdepth.depthgen.datasets.read import DEFAULT_SPLITS, DatasetName, Source
 from boxdepth.depthgen.datasets.records import OnBad
 from boxdepth.depthgen.models import DEFAULT_MODEL
 from boxdepth.depthgen.store.errors import ConfigError
@@ -24,7 +25,6 @@ _OUTPUTS = {
     ("inverse_relative", "near_is_large"): "inverse depth, near is large",
     ("inverse_relative", "far_is_large"): "relative depth, far is large",
 }
-_DEFAULT_SPLITS = {"coco": "train2017", "cityscapes": "train", "custom": "train"}
 
 
 @app.command(
@@ -62,19 +62,11 @@ def run(
 
     Interrupted or killed, the same command goes on where it was. A finished store is left alone.
     """
-    path = _store_path(store, dataset.value, split or _DEFAULT_SPLITS[dataset.value])
+    path = _store_path(store, dataset.value, split or DEFAULT_SPLITS.get(dataset, "train"))
     grid = parse_size(depth_grid, option="--depth-grid") if depth_grid else None
     locate(path).refuse_if_busy()
-    data = _read(
-        dataset.value,
-        data_root=data_root,
-        split=split,
-        images=images,
-        annotations=annotations,
-        masks=with_masks,
-        on_bad=on_bad,
-        limit=limit,
-    )
+    source = Source(data_root=data_root, images=images, annotations=annotations, split=split)
+    data = _read(dataset, source, masks=with_masks, on_bad=on_bad, limit=limit)
     predictor = _load(
         model,
         revision=revision,
@@ -155,39 +147,15 @@ def _job(
 
 
 def _read(
-    dataset: str,
-    *,
-    data_root: Path | None,
-    split: str | None,
-    images: Path | None,
-    annotations: Path | None,
-    masks: bool,
-    on_bad: OnBad,
-    limit: int | None,
+    dataset: DatasetName, source: "Source", *, masks: bool, on_bad: OnBad, limit: int | None
 ) -> "Dataset":
     from dataclasses import replace
 
-    from boxdepth.depthgen.datasets.cityscapes import read_cityscapes
-    from boxdepth.depthgen.datasets.coco import read_coco, read_custom
+    from boxdepth.depthgen.datasets.read import read_dataset
 
-    if dataset != "custom" and (images or annotations):
-        raise ConfigError("--images and --annotations belong to --dataset custom")
-    part = split or _DEFAULT_SPLITS[dataset]
-    if dataset == "coco":
-        data = read_coco(data_root, split=part, masks=masks, on_bad=on_bad)
-    elif dataset == "cityscapes":
-        data = read_cityscapes(data_root, split=part, masks=masks, on_bad=on_bad)
-    else:
-        data = read_custom(
-            data_root,
-            images=images,
-            annotations=annotations,
-            split=part,
-            masks=masks,
-            on_bad=on_bad,
-        )
-    if split is None:
-        say(f"split {part} (--split names another one)")
+    data = read_dataset(dataset, source, masks=masks, on_bad=on_bad)
+    if source.split is None and dataset is not DatasetName.folder:
+        say(f"split {data.split} (--split names another one)")
     return replace(data, records=data.records[:limit]) if limit else data
 
 

@@ -7,15 +7,8 @@ from typing import Annotated
 import typer
 
 from boxdepth.depthgen.cli.paths import user_path, user_text
+from boxdepth.depthgen.datasets.read import DatasetName
 from boxdepth.depthgen.datasets.records import OnBad
-
-
-class DatasetName(StrEnum):
-    """Layouts that can be read."""
-
-    coco = "coco"
-    cityscapes = "cityscapes"
-    custom = "custom"
 
 
 class AspectName(StrEnum):
@@ -60,10 +53,14 @@ DataRoot = Annotated[
     ),
 ]
 Images = Annotated[
-    Path | None, typer.Option(help="Image folder (custom).", parser=user_path, metavar="DIR")
+    Path | None,
+    typer.Option(help="Image folder (custom, folder).", parser=user_path, metavar="DIR"),
 ]
 Annotations = Annotated[
-    Path | None, typer.Option(help="COCO-format file (custom).", parser=user_path, metavar="FILE")
+    Path | None,
+    typer.Option(
+        help="COCO-format file (custom), data.yaml (yolo).", parser=user_path, metavar="FILE"
+    ),
 ]
 StorePath = Annotated[
     str | None,

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from boxdepth.depthgen.datasets.coco_file import read_coco_file
+from boxdepth.depthgen.datasets.folder import read_folder
 from boxdepth.depthgen.datasets.records import Dataset, OnBad, find_root, require_folder
 from boxdepth.depthgen.store.errors import ConfigError
 
@@ -54,9 +55,9 @@ def read_custom(
 ) -> Dataset:
     """Read one's own images with a COCO-format file.
 
-    Give ``images`` and ``annotations``; or only ``images`` with ``_annotations.coco.json`` in it;
-    or a data root in Roboflow's layout, ``<root>/<split>/_annotations.coco.json`` beside the
-    images.
+    Give ``images`` and ``annotations``; or only ``images`` with ``_annotations.coco.json`` in it
+    (without it, they are images without annotations, and the report says so); or a data root in
+    Roboflow's layout, ``<root>/<split>/_annotations.coco.json`` beside the images.
 
     Raises:
         ConfigError: Neither is there.
@@ -67,6 +68,8 @@ def read_custom(
         folder = find_root(data_root, variables=ROOT_VARIABLES) / split
     require_folder(folder, what="image folder")
     file = annotations or folder / ROBOFLOW_NAME
+    if images and annotations is None and not file.is_file():
+        return read_folder(images, split=split, name="custom", masks=masks, on_bad=on_bad)
     if not file.is_file():
         raise ConfigError(f"no annotation file at {file}; give --annotations FILE")
     return read_coco_file(folder, file, name="custom", split=split, masks=masks, on_bad=on_bad)

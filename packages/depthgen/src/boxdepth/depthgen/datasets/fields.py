@@ -18,7 +18,7 @@ _DIGITS: Final = re.compile(r" *[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-
 _CROWD_TEXTS: Final = {
     "0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True,
 }  # fmt: skip
-_IRREGULAR: Final = {"category": "categories", "class": "classes"}
+_IRREGULAR: Final = {"category": "categories", "class": "classes", "box": "boxes"}
 
 
 class Notes:

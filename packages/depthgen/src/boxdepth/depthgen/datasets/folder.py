@@ -106,7 +106,12 @@ def note_listing(notes: Notes, listing: Listing, *, expected: Iterable[str] = ()
 
 
 def read_folder(
-    images: Path, *, split: str, name: str = "folder", on_bad: OnBad = OnBad.error
+    images: Path,
+    *,
+    split: str,
+    name: str = "folder",
+    masks: bool = False,
+    on_bad: OnBad = OnBad.error,
 ) -> Dataset:
     """Read a folder of images without annotations: they get depth and no boxes.
 
@@ -133,7 +138,7 @@ def read_folder(
             "--dataset yolo or --dataset voc reads them, --annotations a COCO-format file",
         )
     notes.add("image", "a link that leads out of the image folder", folder.links_followed)
-    builder = RecordBuilder(masks=False)
+    builder = RecordBuilder(masks=masks)
     records = tuple(builder.build(image, ()) for image in measured.values())
     report = builder.report(records, rejected=rejected, notes=notes.lines())
     return Dataset(name=name, split=split, categories=(), records=records, report=report)

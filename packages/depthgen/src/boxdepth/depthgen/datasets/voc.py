@@ -25,7 +25,9 @@ _LABEL_FOLDERS: Final = ("Annotations", "annotations", "labels")
 _SIDES: Final = ("xmin", "ymin", "xmax", "ymax")
 
 
-def read_voc(root: Path, *, split: str, on_bad: OnBad = OnBad.error) -> Dataset:
+def read_voc(
+    root: Path, *, split: str, masks: bool = False, on_bad: OnBad = OnBad.error
+) -> Dataset:
     """Read a split of a VOC folder: the official layout, or XML files beside their images.
 
     The official layout has ``JPEGImages``, ``Annotations`` and, for its splits,
@@ -58,7 +60,7 @@ def read_voc(root: Path, *, split: str, on_bad: OnBad = OnBad.error) -> Dataset:
 
     reading = LabelledImages(
         name="voc", split=split, source=root, folder=folder, names=names,
-        classes=classes, read=read, on_bad=on_bad,
+        classes=classes, read=read, masks=masks, on_bad=on_bad,
     )  # fmt: skip
     note_listing(reading.notes, listing, expected=(".xml",))
     return reading.dataset()
@@ -95,14 +97,18 @@ def parse_voc(data: bytes, image: ImageFile, *, notes: Notes) -> list[Label]:
     return labels
 
 
+def _number(text: str | None) -> float:
+    try:
+        return float(text or "")
+    except ValueError:
+        return math.nan
+
+
 def _sides(item: Any, index: int) -> tuple[float, float, float, float]:
     values = []
     for side in _SIDES:
         text = item.findtext(f"bndbox/{side}")
-        try:
-            value = float(text)
-        except (TypeError, ValueError):
-            value = math.nan
+        value = _number(text)
         if not abs(value) <= 1e9:
             raise ValueError(f"object {index}: {side} is {shown(text)}, a number is expected")
         values.append(value)
@@ -117,7 +123,7 @@ def _check_size(tree: Any, image: ImageFile, notes: Notes) -> None:
     if said == ["0", "0"]:  # LabelImg and others leave it out
         notes.add("file", "without the size of its image")
         return
-    if said != [str(image.height), str(image.width)]:
+    if [_number(text) for text in said] != [image.height, image.width]:
         raise ValueError(
             f"the file says {'x'.join(said)} (height x width), the image is "
             f"{image.height}x{image.width}; its boxes may be of another version of the image"
@@ -129,7 +135,8 @@ def _folders(root: Path, split: str) -> tuple[Path, Path]:
     for labels in _LABEL_FOLDERS:
         for images in _IMAGE_FOLDERS:
             if (root / labels).is_dir() and (root / images).is_dir():
-                return root / images, root / labels
+                inner = split if (root / images / split).is_dir() else ""
+                return root / images / inner, root / labels / inner
     for folder in (root / split, root):
         if folder.is_dir() and any(folder.rglob("*.xml")):
             return folder, folder
