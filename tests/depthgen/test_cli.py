@@ -133,7 +133,7 @@ _MISTAKES: list[tuple[list[object], int, str]] = [
     (["--aspect", "keep"], 2, "square inputs only"),
     (["--depth-grid", "384"], 2, "ROWSxCOLUMNS is expected"),
     (["--store", "s3://bucket/x.zarr"], 2, "local folders only"),
-    (["--annotations", "x.json"], 2, "belong to --dataset custom"),
+    (["--annotations", "x.json"], 2, "belongs to --dataset custom and yolo"),
     (["--revision", "main"], 2, "belongs to hub models"),
 ]
 

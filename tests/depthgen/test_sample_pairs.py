@@ -69,7 +69,7 @@ def test_counts_tell_within_from_across() -> None:
     masks = np.zeros((2, 16, 32), bool)
     masks[0, :, 8:16] = True  # cell columns 2 and 3
     masks[1, :, 16:24] = True  # cell columns 4 and 5
-    counts = count_pairs(np.ones((8, 4, 8), bool), masks, offsets=scene_pairs.OFFSETS)
+    counts = count_pairs(np.ones((8, 4, 8), bool), masks, offsets=scene_pairs.RULE.offsets)
     # Each column of 4 cells: sideways neighbours leave the shape; of the vertical ones 2 + 2 of
     # 4 + 4 lie in the map. Diagonals: 2 + 2 on each side.
     assert counts.within == 4 * 4
@@ -79,7 +79,7 @@ def test_counts_tell_within_from_across() -> None:
 
 def test_nothing_to_count_is_nan() -> None:
     nothing = np.zeros((0, 16, 32), bool)
-    counts = count_pairs(np.ones((8, 4, 8), bool), nothing, offsets=scene_pairs.OFFSETS)
+    counts = count_pairs(np.ones((8, 4, 8), bool), nothing, offsets=scene_pairs.RULE.offsets)
     assert isnan(counts.within_share)
     assert isnan(box_share(np.ones((8, 4, 8), bool), (3.0, 3.0, 4.0, 4.0)))
     assert box_share(np.ones((8, 4, 8), bool), (0.0, 0.0, 32.0, 16.0)) == 1.0
