@@ -4,10 +4,16 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from boxdepth.depthgen.store.errors import ConfigError, DataError, EnvironmentFailure
+from boxdepth.depthgen.store.errors import (
+    ConfigError,
+    DataError,
+    EnvironmentFailure,
+    MissingExtraError,
+)
 from boxdepth.depthgen.store.schema import Kind, Sign
 
 DEFAULT_MODEL: Final = "dpt-scenes-tiny"
@@ -241,16 +247,33 @@ def _known_kind(files: ModelFiles) -> Kind | None:
     return "metric" if _METRIC_DPT.fullmatch(files.label) else None
 
 
+def need_models() -> None:
+    """Make sure that what runs depth models is installed.
+
+    Raises:
+        MissingExtraError: It is not.
+    """
+    missing = [name for name in ("torch", "transformers") if find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(
+            f"depth models need {' and '.join(missing)}, which are not installed: "
+            "pip install 'boxdepth-depthgen[predict]'"
+        )
+
+
 def is_here(named: NamedModel) -> bool:
     """True if the model's files are on this machine already."""
     if named.hub_id is None:
         return (_EMBEDDED / named.name / "config.json").is_file()
-    from huggingface_hub import try_to_load_from_cache
-
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ImportError:  # without the extra, nothing was ever fetched
+        return False
     return isinstance(try_to_load_from_cache(named.hub_id, "config.json"), str)
 
 
 def _fetch(hub_id: str, *, revision: str | None) -> Path:
+    need_models()
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         HFValidationError,

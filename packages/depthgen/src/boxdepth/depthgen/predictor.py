@@ -186,8 +186,8 @@ def _run(
     try:
         with torch.inference_mode(), autocast:
             depth: Tensor = predictor.model(pixel_values=inputs).predicted_depth
-    except torch.OutOfMemoryError:
-        raise
+    except torch.OutOfMemoryError as error:
+        raise MemoryError(str(error)) from error
     except (ValueError, RuntimeError) as error:
         rows, columns = inputs.shape[-2:]
         reason = (str(error).strip() or repr(error)).splitlines()[0]

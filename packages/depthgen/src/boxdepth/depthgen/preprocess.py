@@ -124,7 +124,7 @@ def _interpolated(
 
     They resize numbers of a float; resizing is linear, so that rescaling may come afterwards.
     """
-    import torch
+    import torch  # here: planning needs the sizes above, and no torch
 
     mode = INTERPOLATIONS[settings.resample]
     planes = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None].float()

@@ -117,7 +117,9 @@ def _store_path(store: str | None, dataset: str, split: str) -> Path | str:
 def _load(
     model: str, *, revision: str | None, allow_noncommercial: bool, **settings: Any
 ) -> "Predictor":
-    from boxdepth.depthgen.models import find_model
+    from boxdepth.depthgen.models import find_model, need_models
+
+    need_models()
     from boxdepth.depthgen.predictor import load_predictor
 
     files = find_model(model, revision=revision, allow_noncommercial=allow_noncommercial)

@@ -3,14 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Int64
 
 from boxdepth.depthgen.datasets.records import Dataset, OnBad, settle
-from boxdepth.depthgen.predictor import Predictor
 from boxdepth.depthgen.store import DepthInfo, ImageRecord, StoreAttributes, plan_store
 from boxdepth.depthgen.store.errors import environment_failure, is_of_the_machine
+
+if TYPE_CHECKING:
+    from boxdepth.depthgen.predictor import Predictor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +32,7 @@ class Job:
     """
 
     dataset: Dataset
-    predictor: Predictor
+    predictor: "Predictor"
     store: Path | str
     grid: tuple[int, int]
     unit: int

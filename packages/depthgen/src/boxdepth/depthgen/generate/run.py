@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
 from jaxtyping import Int64
 
 from boxdepth.depthgen.generate.job import Job, Summary, UnitReport, plan_job
@@ -43,7 +42,7 @@ def generate(job: Job, *, progress: Callable[[int, int], None] | None = None) ->
                     done += report
                 writer.finish()
             skipped = writer.skipped()
-    except (MemoryError, torch.OutOfMemoryError) as error:
+    except MemoryError as error:
         raise EnvironmentFailure(
             f"out of memory with --batch-size {job.batch_size}; start again with a smaller one and "
             "--overwrite"
