@@ -45,7 +45,7 @@ def random_masks(
         mask = np.zeros(truth.shape, dtype=bool)
         y, x = rng.integers(0, truth.shape[0]), rng.integers(0, truth.shape[1])
         mask[y : y + 20, x : x + 20] = rng.random() < 0.9
-        found.append((int(rng.choice([*LABELS[:5], 7, 29])), float(rng.random()), mask))
+        found.append((int(rng.choice([*LABELS[:5], 7, 29, -1])), float(rng.random()), mask))
     return found
 
 

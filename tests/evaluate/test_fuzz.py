@@ -134,7 +134,7 @@ def test_mutated_files_are_refused_or_scored_right(make_set: Any, tmp_path: Path
             continue
         case = tmp_path / outcome["case"]
         truth, results = (
-            json.loads((case / f"{name}.json").read_text())
+            json.loads((case / f"{name}.json").read_bytes().decode(errors="replace"))
             for name in ("annotations", "predictions")
         )
         for shape in ("segm", "bbox"):

@@ -52,9 +52,9 @@ SHAPES = (
         mask_cures.polygons_from_fractions,
     ),
     (
-        "polygons were cut to whole numbers: they lie half a pixel off",
+        "polygons were cut to whole numbers: they lie half a pixel off their boxes",
         "write them as floats, or round instead of cutting",
-        mask_cures.polygons_half_a_pixel_on,
+        mask_cures.polygons_fitted_to_boxes,
     ),
     (
         "run lengths are the text of a bytes literal, b'...'",

@@ -10,6 +10,7 @@ import numpy as np
 
 from boxdepth.evaluate.check.case import Case, average_precisions, load
 from boxdepth.evaluate.check.catalogue import ANNOTATION_CURES, RESULT_CURES, Cure
+from boxdepth.evaluate.check.mask_cures import are_cut
 from boxdepth.evaluate.check.report import CheckReport, Finding
 from boxdepth.evaluate.coco_ap.protocol import MAX_DETECTIONS
 from boxdepth.evaluate.results import DataError, GroundTruth, Predictions
@@ -36,6 +37,7 @@ def check(predictions: PredictionsInput, annotations: AnnotationsInput) -> Check
         raise DataError(cured.error)
     truth, table = cured.truth, cured.table
     notes = () if table is None else (*truth.notes, *table.notes, *_notes(truth, table))
+    notes = (*notes, *_cut_notes(cured))
     return CheckReport(
         error=given.error,
         ap=given.aps,
@@ -154,6 +156,16 @@ def _notes(truth: GroundTruth, table: Predictions) -> Iterator[str]:
             "For dense scenes pass --max-detections 1,10,100,1000."
         )
     yield from _mask_notes(table)
+
+
+def _cut_notes(case: Case) -> Iterator[str]:
+    annotations = [a for a in case.document["annotations"] if isinstance(a, dict)]
+    for name, records in (("results", case.records), ("annotations", annotations)):
+        if are_cut(records):
+            yield (
+                f"All polygons of the {name} are whole numbers. If they were cut, write them as "
+                "floats: half a pixel costs small objects much of their AP."
+            )
 
 
 def _mask_notes(table: Predictions) -> Iterator[str]:

@@ -97,12 +97,29 @@ def polygons_from_fractions(records: Sequence[Record], truth: GroundTruth) -> li
     )
 
 
-def polygons_half_a_pixel_on(records: Sequence[Record], truth: GroundTruth) -> list[Record] | None:
-    """Polygons that were cut to whole numbers lie half a pixel farther on average."""
-    polygons = [polygon for record in records for polygon in _polygons(record)]
-    if not polygons or any(value != int(value) for polygon in polygons for value in polygon):
+def polygons_fitted_to_boxes(records: Sequence[Record], truth: GroundTruth) -> list[Record] | None:
+    """Polygons that were cut to whole numbers are stretched over their boxes, which were not."""
+    if not are_cut(records):
         return None
-    return _each_polygon(records, lambda points, record: points + 0.5)
+
+    def fitted(points: np.ndarray, record: Record) -> np.ndarray:
+        box, low, high = record.get("bbox"), points.min(axis=0), points.max(axis=0)
+        if not isinstance(box, list) or len(_polygons(record)) != 1 or (low == high).any():
+            return points
+        x, y, w, h = box
+        return np.asarray([x, y] + (points - low) / (high - low) * [w, h])
+
+    boxes = [record.get("bbox") for record in records]
+    given = [box for box in boxes if isinstance(box, list) and len(box) == 4]
+    if not given or not all(set(map(type, box)) <= {int, float} for box in given):
+        return None
+    return _each_polygon(records, fitted)
+
+
+def are_cut(records: Sequence[Record]) -> bool:
+    """Whether there are polygons and every number in them is whole."""
+    polygons = [polygon for record in records for polygon in _polygons(record)]
+    return bool(polygons) and all(v == int(v) for polygon in polygons for v in polygon)
 
 
 def _turned_record(record: Record, size: list[int], quarters: int) -> Record:

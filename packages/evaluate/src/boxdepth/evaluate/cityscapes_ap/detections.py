@@ -10,7 +10,7 @@ from jaxtyping import Int64
 from PIL import Image, UnidentifiedImageError
 
 from boxdepth.evaluate.cityscapes_ap.frames import frame_name
-from boxdepth.evaluate.cityscapes_ap.labels import CLASSES, LABEL_IDS
+from boxdepth.evaluate.cityscapes_ap.labels import CLASSES, LABEL_IDS, LICENSE_PLATE
 from boxdepth.evaluate.results import DataError, GroundTruth, Predictions, Problems
 from boxdepth.evaluate.results.problems import quoted
 
@@ -155,7 +155,7 @@ def _parse_line(line: str, folder: Path, root: Path) -> tuple[Path, int, float]:
     if not mask.is_file():
         raise ValueError(f"mask {quoted(name)} is not there")
     value, confidence = float(label), float(score)
-    if not value.is_integer() or int(value) not in LABEL_IDS:
+    if not value.is_integer() or int(value) not in (*LABEL_IDS, LICENSE_PLATE):
         raise ValueError(f"label {quoted(label)} is no Cityscapes label id")
     if not math.isfinite(confidence):
         raise ValueError(f"score {quoted(score)} is not finite")

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from boxdepth.evaluate.coco_ap.evaluation import evaluate_coco
+from boxdepth.evaluate.coco_ap.evaluation import evaluate_tables
 from boxdepth.evaluate.coco_ap.protocol import MAX_DETECTIONS, IouType
 from boxdepth.evaluate.coco_ap.report import CocoReport
-from boxdepth.evaluate.results import UsageError
+from boxdepth.evaluate.results import UsageError, read_annotations, read_predictions
 from boxdepth.evaluate.results.inputs import Instances, annotations_document, results_columns
 
 
@@ -67,11 +67,10 @@ class RunningEvaluation:
         sizes = {image: found.size for image, found in self._found.items() if found.size}
         names = self._categories or self._names()
         document = annotations_document(self._annotated, names, sizes)
-        return evaluate_coco(
-            results_columns(self._found),  # type: ignore[arg-type]
-            document,
-            iou_types=self._iou_types,
-            max_detections=self._max_detections,
+        truth = read_annotations(document)
+        found = read_predictions(results_columns(self._found), truth)
+        return evaluate_tables(
+            truth, found, iou_types=self._iou_types, max_detections=self._max_detections
         )
 
     def reset(self) -> None:

@@ -18,6 +18,7 @@ from pycocotools import mask as mask_api
 
 from boxdepth.evaluate.results import rle
 from boxdepth.evaluate.results.bulk import without_collector
+from boxdepth.evaluate.results.columns import is_number
 from boxdepth.evaluate.results.problems import Problems, quoted
 from boxdepth.evaluate.results.schema import Rle
 
@@ -144,7 +145,10 @@ def _typed_texts(segmentations: Sequence[Any], sizes: np.ndarray) -> list[str] |
         return None
     counts = [segmentation.counts for segmentation in segmentations]
     flat = chain.from_iterable([segmentation.size for segmentation in segmentations])
-    given = np.fromiter(flat, np.float64, 2 * len(counts)).reshape(-1, 2)
+    try:
+        given = np.fromiter(flat, np.float64, 2 * len(counts)).reshape(-1, 2)
+    except OverflowError:
+        return None
     if set(map(type, counts)) != {str} or (given != sizes).any():
         return None
     return counts if all(counts) and all(map(str.isascii, counts)) else None
@@ -251,7 +255,8 @@ def polygon_faults(
     after = np.roll(numbers, -2)  # the next point, and after a polygon's last one its first
     for side in (0, 1):
         after[begins + lengths - 2 + side] = numbers[begins + side]
-    around = np.add.reduceat(np.abs(numbers - after), begins)
+    with np.errstate(over="ignore"):  # infinitely long is too long as well
+        around = np.add.reduceat(np.abs(numbers - after), begins)
     far = reach > _FAR * np.maximum(height, width)
     for place in np.flatnonzero(far | (around > _LONG * (height + width))).tolist():
         image = f"{width[place]} x {height[place]}"
@@ -280,7 +285,7 @@ def _all_numbers(polygons: Sequence[Any]) -> Float64[np.ndarray, " m"] | None:
 
 
 def _spelling_fault(polygon: object) -> str | None:
-    if not isinstance(polygon, list | tuple) or not set(map(type, polygon)) <= {int, float}:
+    if not isinstance(polygon, list | tuple) or not all(map(is_number, polygon)):
         return f"polygon is {quoted(polygon)}, expected a list of numbers x, y, x, y, ..."
     if len(polygon) < 6 or len(polygon) % 2:
         return f"polygon has {len(polygon)} numbers, expected x, y pairs of at least 3 points"
