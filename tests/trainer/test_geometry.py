@@ -1,5 +1,8 @@
 """Boxes, grids, neighbours and resizes: what they are, and what they leave alone."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -150,3 +153,33 @@ def test_shifting_fills_what_lies_outside(dy: int, dx: int) -> None:
         for x in range(3):
             inside = 0 <= y + dy < 2 and 0 <= x + dx < 3
             assert out[0, y, x] == (maps[0, y + dy, x + dx] if inside else -1)
+
+
+COMPILED = """
+import torch
+from boxdepth.trainer.geometry.resize import aligned_bilinear
+torch.manual_seed(0)
+conv = torch.nn.Conv2d(3, 4, 3, padding=1).to(memory_format=torch.channels_last)
+images = torch.rand(2, 3, 8, 12).contiguous(memory_format=torch.channels_last)
+def upsampled(x):
+    return aligned_bilinear(torch.relu(conv(x)), 4)
+gradients = []
+for form in (upsampled, torch.compile(upsampled)):
+    conv.zero_grad()
+    form(images).square().sum().backward()
+    gradients.append(conv.weight.grad.clone())
+torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-3, atol=1e-3)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_upsampling_compiles_with_its_gradient() -> None:
+    """Replicate padding's backward has other strides than torch.compile is told.
+
+    In a process of its own: the shape checks of the tests are nothing to compile.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

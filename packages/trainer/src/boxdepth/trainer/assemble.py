@@ -56,8 +56,10 @@ def training_set(run: config.RunConfig, store: Path) -> TrainingSet:
     return open_training_set(store, options, keep_empty=data.keep_empty)
 
 
-def batch_loader(run: config.RunConfig, dataset: TrainingSet, world: World) -> BatchLoader:
-    """The batches of this rank."""
+def batch_loader(
+    run: config.RunConfig, dataset: TrainingSet, world: World, *, pin_memory: bool = False
+) -> BatchLoader:
+    """The batches of this rank; pinned where they go to CUDA."""
     order = BatchOrder(
         samples=len(dataset),
         batch_size=run.data.batch_size,
@@ -72,6 +74,7 @@ def batch_loader(run: config.RunConfig, dataset: TrainingSet, world: World) -> B
         accumulate=run.data.accumulate,
         workers=run.data.workers,
         timeout=run.data.timeout_seconds,
+        pin_memory=pin_memory,
     )
 
 

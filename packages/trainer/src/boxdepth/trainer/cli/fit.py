@@ -172,7 +172,9 @@ def _train(
     run = Run(
         folder=plan.folder,
         learner=learner,
-        loader=assemble.batch_loader(config, plan.train, world),
+        loader=assemble.batch_loader(
+            config, plan.train, world, pin_memory=learner.device.type == "cuda"
+        ),
         evaluate=evaluator(val, spec, score, plan.folder, category_ids=plan.val_category_ids),
         evaluates=digest(val, spec, annotations),
         batch_size=config.data.batch_size,

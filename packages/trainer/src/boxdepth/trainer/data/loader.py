@@ -98,6 +98,7 @@ class BatchLoader:
         accumulate: int = 1,
         workers: int = 0,
         timeout: float = 300,
+        pin_memory: bool = False,
     ) -> None:
         parts = world * accumulate
         if order.batch_size % parts:
@@ -108,6 +109,7 @@ class BatchLoader:
         self._dataset, self._order = dataset, order
         self._rank, self._world, self._accumulate = rank, world, accumulate
         self._workers, self._timeout = workers, timeout
+        self._pin_memory = pin_memory
 
     def keys(self, batch: int) -> tuple[tuple[SampleKey, ...], ...]:
         """The samples of each forward pass of this rank in step ``batch``."""
@@ -123,7 +125,7 @@ class BatchLoader:
         """
         if self._workers == 0:
             for step in range(start, stop):
-                yield tuple(load_batch(self._dataset, keys) for keys in self.keys(step))
+                yield tuple(self._load(keys) for keys in self.keys(step))
             return
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="loader")
         try:
@@ -139,9 +141,13 @@ class BatchLoader:
         for step in range(start, stop):
             while upcoming < stop and len(pending) <= self._workers + 1:
                 passes = self.keys(upcoming)
-                pending.append(tuple(pool.submit(load_batch, self._dataset, k) for k in passes))
+                pending.append(tuple(pool.submit(self._load, k) for k in passes))
                 upcoming += 1
             yield tuple(self._wait(future, step) for future in pending.popleft())
+
+    def _load(self, keys: tuple[SampleKey, ...]) -> Batch:
+        batch = load_batch(self._dataset, keys)
+        return batch.pinned() if self._pin_memory else batch
 
     def _wait(self, future: Future[Batch], step: int) -> Batch:
         try:

@@ -52,7 +52,8 @@ def rescale_boxes(
 ) -> Float[Tensor, "n 4"]:
     """The boxes in an image resized from ``size`` to ``new_size``, (height, width) each."""
     scale_y, scale_x = new_size[0] / size[0], new_size[1] / size[1]
-    return boxes_xyxy * boxes_xyxy.new_tensor([scale_x, scale_y, scale_x, scale_y])
+    x, y = boxes_xyxy[:, 0::2] * scale_x, boxes_xyxy[:, 1::2] * scale_y
+    return torch.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], dim=1)
 
 
 def clip_boxes(boxes_xyxy: Float[Tensor, "n 4"], size: tuple[int, int]) -> Float[Tensor, "n 4"]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
-from torchvision.ops import batched_nms, box_iou
+from torchvision.ops import batched_nms, box_iou, nms
 
 from boxdepth.trainer.geometry.boxes import ltrb_to_boxes
 from boxdepth.trainer.geometry.grid import pyramid_locations
@@ -51,8 +51,19 @@ def _detect(
     scores = torch.cat([scores.flatten() for scores, _ in pairs])[found].sqrt()
     label, row = _unravelled(found, [tuple(scores.shape) for scores, _ in pairs])
     everything = _at_rows(outputs, image, row, frame=frame, label=label, score=scores)
-    keep = batched_nms(everything.boxes_xyxy, everything.scores, everything.labels, limits.nms_iou)
+    keep = _nms_by_class(everything, limits.nms_iou)
     return chosen_rows(everything, keep[: limits.max_detections])
+
+
+def _nms_by_class(found: Detections, iou: float) -> Int64[Tensor, " k"]:
+    """Rows that survive, in decreasing order of score."""
+    boxes, scores, labels = found.boxes_xyxy, found.scores, found.labels
+    if boxes.device.type == "cpu" or not len(scores):
+        kept: Tensor = batched_nms(boxes, scores, labels, iou)
+    else:  # torchvision's own trick, classes far apart, but without its copies from the host
+        apart = labels.to(boxes.dtype) * (boxes.max() + 1)
+        kept = nms(boxes + apart[:, None], scores, iou)
+    return kept
 
 
 def _level_scores(
