@@ -1,0 +1,1 @@
+"""One module for each format: `write` puts objects into files, `read` finds them there again."""
