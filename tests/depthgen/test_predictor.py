@@ -149,7 +149,7 @@ def test_files_that_are_missing_are_named(copied_model: Path) -> None:
     (copied_model / "config.json").write_text(json.dumps(config | {"model_type": "bert"}))
     with pytest.raises(DataError, match="model_type 'bert' is not one of dpt"):
         load_predictor(find_model(str(copied_model)), device="cpu")
-    (copied_model / "model.safetensors").rename(copied_model / "pytorch_model.bin")
+    (copied_model / "model.safetensors").rename(copied_model / "model.pkl")
     with pytest.raises(DataError, match="other formats can run code"):
         find_model(str(copied_model))
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import re
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -17,7 +18,18 @@ from boxdepth.depthgen.store.errors import (
 from boxdepth.depthgen.store.schema import Kind, Sign
 
 DEFAULT_MODEL: Final = "dpt-scenes-tiny"
+log = logging.getLogger(__name__)
+
+AUTO: Final = "auto"
+RECOMMENDED: Final = "da2-small"
+"""What ``auto`` takes for photographs: the best of the small ones with a free licence."""
+
+SCENES_ONLY: Final = (
+    "depth by the embedded model, which has seen drawn scenes only; for photographs take another "
+    f"one, such as --model {RECOMMENDED}"
+)
 FILE_PATTERNS: Final = ("config.json", "preprocessor_config.json", "*.safetensors", "*.index.json")
+_BIN_PATTERN: Final = "pytorch_model*.bin"
 _EMBEDDED: Final = Path(__file__).parent / "weights"
 _METRIC_DPT: Final = re.compile(r"facebook/dpt-dinov2-\w+-(nyu|kitti)")
 """The one family of DPT on the hub that was trained on metres; its configuration does not say."""
@@ -135,6 +147,7 @@ class ModelFiles:
     Attributes:
         label: What provenance calls the model; never a path.
         revision: Commit of the hub repository; ``"embedded"`` or ``"local"`` otherwise.
+        weights: The weight files, all of one kind: safetensors, or else ``pytorch_model*.bin``.
         weights_sha256: Hash over all weight files.
         named: The table's entry, if it has one.
     """
@@ -142,6 +155,7 @@ class ModelFiles:
     folder: Path
     label: str
     revision: str
+    weights: tuple[Path, ...]
     weights_sha256: str
     config: dict[str, Any]
     processor: dict[str, Any]
@@ -261,6 +275,27 @@ def need_models() -> None:
         )
 
 
+def choose_model(*, drawn: bool) -> str:
+    """The model that ``auto`` stands for.
+
+    Drawn scenes take the embedded one, which is made for them. Photographs take the recommended
+    one where it is on this machine or the hub answers, else the embedded one.
+
+    Raises:
+        MissingExtraError: Depth models are not installed.
+    """
+    recommended = next(entry for entry in MODELS if entry.name == RECOMMENDED)
+    if drawn or recommended.hub_id is None:
+        return DEFAULT_MODEL
+    if not is_here(recommended):
+        try:
+            _fetch(recommended.hub_id, revision=None)
+        except (ConfigError, EnvironmentFailure) as error:
+            log.info("%s", error)
+            return DEFAULT_MODEL
+    return RECOMMENDED
+
+
 def is_here(named: NamedModel) -> bool:
     """True if the model's files are on this machine already."""
     if named.hub_id is None:
@@ -282,9 +317,12 @@ def _fetch(hub_id: str, *, revision: str | None) -> Path:
     )
 
     try:
-        return Path(
+        folder = Path(
             snapshot_download(hub_id, revision=revision, allow_patterns=list(FILE_PATTERNS))
         )
+        if not any(folder.glob("*.safetensors")):  # Intel/dpt-hybrid-midas has none
+            snapshot_download(hub_id, revision=revision, allow_patterns=[_BIN_PATTERN])
+        return folder
     except HFValidationError as error:
         raise ConfigError(f"{hub_id!r} is not a hub id (ORGANISATION/REPOSITORY)") from error
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
@@ -301,11 +339,11 @@ def _fetch(hub_id: str, *, revision: str | None) -> Path:
 
 
 def _inspect(folder: Path, *, label: str, revision: str, named: NamedModel | None) -> ModelFiles:
-    weights = sorted(folder.glob("*.safetensors"))
+    weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob(_BIN_PATTERN))
     if not weights:
         raise DataError(
-            f"model {label}: no *.safetensors in {folder}; other formats can run code when opened, "
-            "convert them first (save_pretrained(..., safe_serialization=True))"
+            f"model {label}: neither *.safetensors nor {_BIN_PATTERN} in {folder}; other formats "
+            "can run code when opened, convert them first (save_pretrained writes safetensors)"
         )
     digest = hashlib.sha256()
     for file in weights:
@@ -316,6 +354,7 @@ def _inspect(folder: Path, *, label: str, revision: str, named: NamedModel | Non
         folder=folder,
         label=label,
         revision=revision,
+        weights=tuple(weights),
         weights_sha256=digest.hexdigest(),
         config=_read_object(folder / "config.json", label),
         processor=_read_object(folder / "preprocessor_config.json", label),

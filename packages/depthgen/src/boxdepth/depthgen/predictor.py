@@ -1,7 +1,6 @@
 """Transformers' depth estimators behind one function: images -> depth on the store's grid."""
 
 import logging
-import re
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from jaxtyping import Float, Float32, UInt8
 from PIL import Image
 from torch import Tensor
 
+from boxdepth.depthgen.loading import load_model
 from boxdepth.depthgen.models import KindName, ModelFiles, SignName, output_meaning
 from boxdepth.depthgen.preprocess import Inside, Preprocessing, inside_box, zeros_around
 from boxdepth.depthgen.processor import Aspect, read_preprocessing
@@ -23,16 +23,6 @@ from boxdepth.depthgen.store.schema import Kind, Sign
 log = logging.getLogger(__name__)
 
 Precision = Literal["fp32", "bf16", "fp16"]
-
-_CLASSES = {
-    "dpt": "DPTForDepthEstimation",
-    "depth_anything": "DepthAnythingForDepthEstimation",
-    "zoedepth": "ZoeDepthForDepthEstimation",
-    "depth_pro": "DepthProForDepthEstimation",
-    "glpn": "GLPNForDepthEstimation",
-}
-_NEVER_USED = re.compile(r"neck\.fusion_stage\.layers\.0\.residual_layer1\.")
-"""The first fusion layer has no residual input: published DPT files lack these, rightly."""
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -107,7 +97,7 @@ def load_predictor(
     chosen = choose_device(device)
     depth_kind, depth_sign = output_meaning(files, kind=kind, sign=sign)
     settings = _preprocessing(files, aspect)
-    model = _load_model(files).to(chosen).eval().requires_grad_(False)
+    model = load_model(files).to(chosen).eval().requires_grad_(False)
     return Predictor(
         model=model,
         files=files,
@@ -238,56 +228,6 @@ def _normalise(
     )
     scaled = pixels.permute(0, 3, 1, 2).float() * settings.rescale
     return ((scaled - mean) / std).contiguous()
-
-
-def _load_model(files: ModelFiles) -> Any:
-    kind = files.config.get("model_type")
-    if kind not in _CLASSES:
-        raise DataError(
-            f"model {files.label}: model_type {kind!r} is not one of {', '.join(_CLASSES)}"
-        )
-    verbosity = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        model, info = getattr(transformers, _CLASSES[kind]).from_pretrained(
-            files.folder,
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
-    except Exception as error:  # the loader raises whatever its parts raise
-        reason = str(error).strip().splitlines()
-        raise DataError(
-            f"model {files.label}: cannot be loaded ({reason[0] if reason else error!r})"
-        ) from error
-    finally:
-        transformers.logging.set_verbosity(verbosity)
-    _check_weights(model, info, label=files.label)
-    return model
-
-
-def _check_weights(model: Any, info: dict[str, Any], *, label: str) -> None:
-    problems = [
-        f"{what.removesuffix('_keys')}: {name}"
-        for what in ("missing_keys", "unexpected_keys", "mismatched_keys")
-        for name in sorted(str(item) for item in info.get(what) or ())
-        if not (what == "missing_keys" and _NEVER_USED.match(name))
-    ]
-    problems += [str(message) for message in info.get("error_msgs") or ()]
-    unused = {name for name in info.get("missing_keys") or () if _NEVER_USED.match(name)}
-    problems += [
-        f"not finite: {name}"
-        for name, tensor in model.state_dict().items()
-        if name not in unused and not bool(torch.isfinite(tensor).all())
-    ]
-    if problems:
-        raise DataError(
-            f"model {label}: {len(problems)} of its weights do not fit "
-            f"({'; '.join(problems[:5])}); the depth would be noise; fetch the model again"
-        )
 
 
 def _keeps_aspect(config: dict[str, Any]) -> bool:

@@ -9,7 +9,7 @@ from boxdepth.depthgen.cli.app import Json, app, emit, say, warn
 from boxdepth.depthgen.cli.progress import show_progress
 from boxdepth.depthgen.datasets.read import DEFAULT_SPLITS, DatasetName, Source
 from boxdepth.depthgen.datasets.records import OnBad
-from boxdepth.depthgen.models import DEFAULT_MODEL
+from boxdepth.depthgen.models import AUTO, DEFAULT_MODEL, SCENES_ONLY
 from boxdepth.depthgen.store.errors import ConfigError
 from boxdepth.depthgen.store.location import is_remote, locate
 
@@ -39,7 +39,7 @@ def run(
     images: options.Images = None,
     annotations: options.Annotations = None,
     store: options.StorePath = None,
-    model: options.Model = DEFAULT_MODEL,
+    model: options.Model = AUTO,
     revision: options.Revision = None,
     allow_noncommercial: options.AllowNoncommercial = False,
     aspect: options.Aspect = None,
@@ -69,6 +69,7 @@ def run(
     data = _read(dataset, source, masks=with_masks, on_bad=on_bad, limit=limit)
     predictor = _load(
         model,
+        drawn=data.drawn,
         revision=revision,
         allow_noncommercial=allow_noncommercial,
         aspect=aspect.value if aspect else None,
@@ -89,7 +90,7 @@ def run(
         masks=with_masks,
         overwrite=overwrite,
     )
-    _introduce(job, scenes_model=model == DEFAULT_MODEL)
+    _introduce(job)
     result = _dry_run(job) if dry_run else _generate(job)
     if json:
         emit(result)
@@ -115,13 +116,16 @@ def _store_path(store: str | None, dataset: str, split: str) -> Path | str:
 
 
 def _load(
-    model: str, *, revision: str | None, allow_noncommercial: bool, **settings: Any
+    model: str, *, drawn: bool, revision: str | None, allow_noncommercial: bool, **settings: Any
 ) -> "Predictor":
-    from boxdepth.depthgen.models import find_model, need_models
+    from boxdepth.depthgen.models import choose_model, find_model, need_models
 
     need_models()
     from boxdepth.depthgen.predictor import load_predictor
 
+    if model == AUTO:
+        model = choose_model(drawn=drawn)
+        say(f"model {model} (--model names another one; depthgen models lists them)")
     files = find_model(model, revision=revision, allow_noncommercial=allow_noncommercial)
     return load_predictor(files, **settings)
 
@@ -161,7 +165,7 @@ def _read(
     return replace(data, records=data.records[:limit]) if limit else data
 
 
-def _introduce(job: "Job", *, scenes_model: bool) -> None:
+def _introduce(job: "Job") -> None:
     data, report, predictor = job.dataset, job.dataset.report, job.predictor
     boxes = sum(len(record.labels) for record in data.records)
     say(
@@ -190,11 +194,8 @@ def _introduce(job: "Job", *, scenes_model: bool) -> None:
         f"{job.grid[0]}x{job.grid[1]}, {predictor.precision} on {predictor.device}; its output is "
         f"{_OUTPUTS[predictor.kind, predictor.sign]}"
     )
-    if scenes_model and predictor.files.named:
-        say(
-            "the embedded model has seen drawn scenes only; for photographs take another one, "
-            "such as --model da2-small (depthgen models)"
-        )
+    if predictor.files.label == DEFAULT_MODEL and not data.drawn:
+        warn(SCENES_ONLY)
 
 
 def _dry_run(job: "Job") -> dict[str, Any]:

@@ -74,7 +74,9 @@ StorePath = Annotated[
 Model = Annotated[
     str,
     typer.Option(
-        help="Name (depthgen models), folder, or hf:ORG/NAME.", parser=user_text, metavar="MODEL"
+        help="auto, a name (depthgen models), a folder, or hf:ORG/NAME.",
+        parser=user_text,
+        metavar="MODEL",
     ),
 ]
 Revision = Annotated[str | None, typer.Option(help="Commit of the hub model.")]

@@ -48,6 +48,9 @@ _LABELS: Final = {category.id: label for label, category in enumerate(THING_CLAS
 _IDS: Final = {category.name: category.id for category in THING_CLASSES}
 _INSTANCES_PER_CLASS: Final = 1000
 _MAX_INSTANCE_ID: Final = (1 << 16) - 1
+DRAWN_CITY: Final = "scenes"
+"""The city of `depthgen sample --layout cityscapes`."""
+
 _IMAGE_SUFFIX: Final = "_leftImg8bit.png"
 
 
@@ -103,7 +106,12 @@ def read_cityscapes(
         rejected=rejected,
     )
     return Dataset(
-        name="cityscapes", split=split, categories=THING_CLASSES, records=records, report=report
+        name="cityscapes",
+        split=split,
+        categories=THING_CLASSES,
+        records=records,
+        report=report,
+        drawn=bool(images) and all(image.parent.name == DRAWN_CITY for image in images),
     )
 
 

@@ -11,6 +11,7 @@ from boxdepth.depthgen.datasets.fields import Notes
 from boxdepth.depthgen.datasets.masks import mask_box, run_length_mask
 from boxdepth.depthgen.datasets.paths import ImageFolder
 from boxdepth.depthgen.datasets.records import (
+    DRAWN,
     Annotation,
     Dataset,
     ImageFile,
@@ -84,7 +85,13 @@ def read_coco_file(
         categories=tuple(Category(id=number, name=text) for number, text in ordered),
         records=records,
         report=builder.report(records, rejected=rejected, notes=reading.notes.lines()),
+        drawn=_is_drawn(document),
     )
+
+
+def _is_drawn(document: Mapping[str, Any]) -> bool:
+    info = document.get("info")
+    return isinstance(info, dict) and info.get("description") == DRAWN
 
 
 def _read_table(

@@ -21,6 +21,9 @@ from boxdepth.depthgen.store.errors import (
 )
 from boxdepth.depthgen.store.schema import Category, ImageRecord
 
+DRAWN: Final = "Scenes drawn by boxdepth.depthgen"
+"""How an annotation file says so (``info.description``)."""
+
 MAX_JSON_BYTES: Final = 2 << 30
 _MOST_DIGITS: Final = 4000
 _CLIP_TOLERANCE: Final = 1.0
@@ -65,6 +68,8 @@ class Dataset:
     categories: tuple[Category, ...]
     records: tuple[ImageRecord, ...]
     report: DatasetReport = field(default_factory=DatasetReport)
+    drawn: bool = False
+    """Scenes that `depthgen sample` drew, and no photographs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

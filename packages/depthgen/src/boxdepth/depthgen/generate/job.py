@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from boxdepth.depthgen.datasets.records import Dataset, OnBad, settle
+from boxdepth.depthgen.models import DEFAULT_MODEL, SCENES_ONLY
 from boxdepth.depthgen.store import DepthInfo, ImageRecord, StoreAttributes, plan_store
 from boxdepth.depthgen.store.errors import environment_failure, is_of_the_machine
 
@@ -139,6 +140,8 @@ def plan_job(job: Job) -> tuple[StoreAttributes, Int64[np.ndarray, " n"]]:
     settle(missing, source=job.store, on_bad=job.on_bad)
     predictor = job.predictor
     generator = predictor.provenance() | {"batch_size": job.batch_size}
+    if predictor.files.label == DEFAULT_MODEL and not job.dataset.drawn:
+        generator["warning"] = SCENES_ONLY
     attributes = plan_store(
         records,
         dataset=job.dataset.name,

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8, UInt16
 
+from boxdepth.depthgen.datasets.cityscapes import DRAWN_CITY
 from boxdepth.depthgen.datasets.sample.files import save_ids, save_image, save_inverse_depth
 from boxdepth.depthgen.datasets.sample.outline import outlines
 from boxdepth.depthgen.datasets.sample.render import Scene
 from boxdepth.depthgen.datasets.sample.shapes import CLASSES
 
-CITY = "scenes"
 THING_OF_SHAPE: dict[str, tuple[str, int]] = {
     "signpost": ("person", 24),
     "mushroom": ("rider", 25),
@@ -72,14 +72,14 @@ class CityscapesWriter:
 
     def __init__(self, root: Path, split: str) -> None:
         self._images, self._truth, self._depth = (
-            root / kind / split / CITY for kind in ("leftImg8bit", "gtFine", "depth")
+            root / kind / split / DRAWN_CITY for kind in ("leftImg8bit", "gtFine", "depth")
         )
         for folder in (self._images, self._truth, self._depth):
             folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, index: int, scene: Scene) -> None:
         """Write all files of one scene."""
-        stem = f"{CITY}_{index:06d}_000019"
+        stem = f"{DRAWN_CITY}_{index:06d}_000019"
         save_image(self._images / f"{stem}_leftImg8bit.png", scene.image)
         save_inverse_depth(self._depth / f"{stem}_depth.png", scene.inverse_depth)
         instances = _instance_ids(scene)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as rle
 
+from boxdepth.depthgen.datasets.records import DRAWN
 from boxdepth.depthgen.datasets.sample.files import save_inverse_depth, save_photo
 from boxdepth.depthgen.datasets.sample.render import Scene
 from boxdepth.depthgen.datasets.sample.shapes import CLASSES
@@ -68,7 +69,7 @@ class CocoWriter:
     def finish(self) -> None:
         """Write the annotation file."""
         content = {
-            "info": {"description": "Scenes drawn by boxdepth.depthgen", "version": "1"},
+            "info": {"description": DRAWN, "version": "1"},
             "licenses": [{"id": 1, "name": "CC0-1.0", "url": ""}],
             "categories": [
                 {"id": index + 1, "name": shape.name, "supercategory": "shape"}
