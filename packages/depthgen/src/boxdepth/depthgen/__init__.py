@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from boxdepth.depthgen.store import (
     DepthgenError,
     Store,
+    StoreDataset,
     StoreError,
     open_store,
     verify_store,
@@ -31,6 +32,7 @@ __all__ = [
     "DepthgenError",
     "Job",
     "Store",
+    "StoreDataset",
     "StoreError",
     "Summary",
     "generate",

@@ -71,7 +71,7 @@ def verify(
 ) -> None:
     """Check every object of a store against its record; exit 4 if one is damaged."""
     from boxdepth.depthgen.store import verify_store
-    from boxdepth.depthgen.store.read import CURE
+    from boxdepth.depthgen.store.ranges import CURE
 
     with Progress(console=console, disable=not (deep and interactive())) as bar:
         task = bar.add_task("verify", total=None)

@@ -3,6 +3,7 @@
 Needs numpy, zarr and Pillow only. ``docs/store-format.md`` describes the format for other readers.
 """
 
+from boxdepth.depthgen.store.dataset import StoreDataset, StoreItem
 from boxdepth.depthgen.store.errors import (
     ConfigError,
     DataError,
@@ -43,7 +44,9 @@ __all__ = [
     "Store",
     "StoreAttributes",
     "StoreBusyError",
+    "StoreDataset",
     "StoreError",
+    "StoreItem",
     "StoreMismatchError",
     "StoreWriter",
     "UnitRows",

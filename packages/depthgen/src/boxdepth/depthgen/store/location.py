@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 from urllib.parse import unquote, urlsplit
 
 from boxdepth.depthgen.store.errors import ConfigError, StoreError
@@ -28,6 +28,8 @@ class Location(ABC):
     """
 
     where: Path | str
+    is_remote: ClassVar[bool] = False
+    """True where a request costs a way through the network."""
 
     @abstractmethod
     def read(self, name: str, *, limit: int | None = None) -> bytes:
@@ -149,7 +151,9 @@ def locate(where: Path | str) -> Location:
         return LocalFolder(path)
     assert isinstance(where, str)
     _check_url(where)
-    raise ConfigError(f"--store {where}: this version writes to local folders only")
+    from boxdepth.depthgen.store.bucket import Bucket
+
+    return Bucket(where.rstrip("/"))
 
 
 def _file_path(where: str) -> Path:

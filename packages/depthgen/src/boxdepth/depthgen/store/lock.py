@@ -92,6 +92,12 @@ def is_alive(holder: Sequence[str]) -> bool:
     return True
 
 
+def is_gone(holder: Sequence[str]) -> bool:
+    """True if the holder was a process of this host and is no more."""
+    ours = len(holder) == 3 and holder[0] == socket.gethostname() and holder[1].isdigit()
+    return ours and not is_alive(holder)
+
+
 def busy_message(store: object, holder: Sequence[str]) -> str:
     """Who holds the store, since when, and what to do."""
     who = f"process {holder[1]} on {holder[0]} since {holder[2]}" if len(holder) == 3 else "unknown"

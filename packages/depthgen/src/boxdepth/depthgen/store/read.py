@@ -8,15 +8,16 @@ from typing import Any, final
 
 import google_crc32c
 import numpy as np
-from jaxtyping import Bool, Float32, Int64, UInt8, UInt16, UInt64
+from jaxtyping import Bool, Float32, Int64, UInt8, UInt16
 
 from boxdepth.depthgen.store.canonical import sha256_hex
 from boxdepth.depthgen.store.depth import normalised_inverse_depth
 from boxdepth.depthgen.store.errors import StoreError, summarise
 from boxdepth.depthgen.store.images import decode_image
-from boxdepth.depthgen.store.layout import IMAGE_CHUNK, decode_arrays, shape_of
+from boxdepth.depthgen.store.layout import decode_arrays, shape_of
 from boxdepth.depthgen.store.location import Location, locate
 from boxdepth.depthgen.store.manifest import Manifest, describe, object_problems, read_manifest
+from boxdepth.depthgen.store.ranges import CURE, ShardReader
 from boxdepth.depthgen.store.schema import (
     ARRAYS,
     DEPTH_MEASURED,
@@ -25,7 +26,6 @@ from boxdepth.depthgen.store.schema import (
     ArraySchema,
     StoreAttributes,
 )
-from boxdepth.depthgen.store.shards import EMPTY, decode_blosc, read_shard_index, strip_crc32c
 
 _MAX_TEXT_BYTES = 1 << 31
 
@@ -76,11 +76,10 @@ class Store:
         if problems := list(object_problems(self._manifest)):
             raise StoreError(f"{location}: damaged:\n{summarise(problems)}\n{CURE}")
         self._location = location
+        self._shards = ShardReader(self._manifest)
         arrays = _load_arrays(self._manifest)
         self._arrays = arrays
         self._rows = np.flatnonzero(arrays["image/nbytes"])
-        self._indices: dict[tuple[str, int], UInt64[np.ndarray, "chunks 2"]] = {}
-        self._contiguous_units: dict[int, bool] = {}
         self.image_ids: Int64[np.ndarray, " n"] = arrays["image/id"][self._rows]
         self.image_sizes: Int64[np.ndarray, "n 2"] = arrays["image/size"][self._rows].astype(
             np.int64
@@ -141,20 +140,24 @@ class Store:
 
         Raises:
             StoreError: The bytes differ from those that were stored.
+            EnvironmentFailure: The disk or the network fails.
         """
-        row = int(self._rows[i])
-        unit, nbytes = row // self.attributes.unit, int(self._arrays["image/nbytes"][row])
-        start = int(self._arrays["image/start"][row]) - unit * self.attributes.image_capacity
-        name = self._shard(IMAGE_DATA, unit)
-        if self._images_contiguous(unit):
-            data = self._location.read_range(name, start=start, nbytes=nbytes)
-        else:
-            data = self._gather(name, unit, start=start, nbytes=nbytes)
-        if google_crc32c.value(data) != int(self._arrays["image/crc32c"][row]):
-            raise StoreError(
-                f"{self._where(i, IMAGE_DATA)}: checksum differs, the file is damaged\n{CURE}"
-            )
-        return data
+        return self.images_bytes([i])[0]
+
+    def images_bytes(self, indices: Sequence[int]) -> list[bytes]:
+        """The original files of several images; neighbours are fetched together."""
+        arrays, rows = self._arrays, [int(self._rows[i]) for i in indices]
+        found = self._shards.images(
+            {
+                row: (int(arrays["image/start"][row]), int(arrays["image/nbytes"][row]))
+                for row in rows
+            }
+        )
+        for row, data in found.items():
+            if google_crc32c.value(data) != int(arrays["image/crc32c"][row]):
+                where = self._shards.where(IMAGE_DATA, row)
+                raise StoreError(f"{where}: checksum differs, the file is damaged\n{CURE}")
+        return [found[row] for row in rows]
 
     def image(self, i: int) -> UInt8[np.ndarray, "h w 3"]:
         """Image ``i``, decoded to RGB."""
@@ -165,11 +168,18 @@ class Store:
 
     def quantised_depth(self, i: int) -> UInt16[np.ndarray, "rows columns"]:
         """``depth/q`` of image ``i`` as stored; zeros where the depth is invalid."""
-        row, info = int(self._rows[i]), self.attributes.depth
-        if not self.depth_valid[i]:
-            return np.zeros(info.grid, dtype=np.uint16)
-        raw = self._map(i, DEPTH_Q, row, nbytes=2 * info.grid[0] * info.grid[1])
-        return np.frombuffer(raw, dtype="<u2").reshape(info.grid)
+        return self.quantised_depths([i])[0]
+
+    def quantised_depths(self, indices: Sequence[int]) -> list[UInt16[np.ndarray, "rows columns"]]:
+        """``depth/q`` of several images; neighbours are fetched together."""
+        rows_columns = self.attributes.depth.grid
+        valid = [int(self._rows[i]) for i in indices if self.depth_valid[i]]
+        raw = self._shards.maps(DEPTH_Q, valid, nbytes=2 * rows_columns[0] * rows_columns[1])
+        empty = np.zeros(rows_columns, dtype="<u2").tobytes()
+        return [
+            np.frombuffer(raw.get(int(self._rows[i]), empty), "<u2").reshape(rows_columns)
+            for i in indices
+        ]
 
     def depth_scale(self, i: int) -> tuple[np.float32, np.float32]:
         """``scale`` and ``offset`` of image ``i``: ``depth = q * scale + offset``; NaN without
@@ -185,27 +195,23 @@ class Store:
         row, info = int(self._rows[i]), self.attributes.depth
         if not info.holes or not self.depth_valid[i]:
             return np.full(info.grid, bool(self.depth_valid[i]))
-        raw = self._map(i, DEPTH_MEASURED, row, nbytes=info.grid[0] * info.grid[1])
-        return np.frombuffer(raw, dtype=np.uint8).reshape(info.grid).astype(bool)
-
-    def _map(self, i: int, array: str, row: int, *, nbytes: int) -> bytes:
-        """The bytes of one image's map in a sharded array."""
-        where = self._where(i, array)
-        unit, inner = divmod(row, self.attributes.unit)
-        start, length = (int(v) for v in self._index(array, unit)[inner])
-        if start == EMPTY:
-            raise StoreError(f"{where}: the chunk is missing\n{CURE}")
-        chunk = self._location.read_range(self._shard(array, unit), start=start, nbytes=length)
-        return decode_blosc(strip_crc32c(chunk, where=where), nbytes=nbytes, where=where)
+        raw = self._shards.maps(DEPTH_MEASURED, [row], nbytes=info.grid[0] * info.grid[1])
+        return np.frombuffer(raw[row], dtype=np.uint8).reshape(info.grid).astype(bool)
 
     def inverse_depth(self, i: int) -> Float32[np.ndarray, "rows columns"]:
         """Inverse depth of image ``i`` on the store's grid: 0..255 per image, larger = nearer.
 
         Zeros where ``depth_valid[i]`` is False. See ``depth.normalised_inverse_depth``.
         """
+        return self.normalised(i, self.quantised_depth(i))
+
+    def normalised(
+        self, i: int, q: UInt16[np.ndarray, "rows columns"]
+    ) -> Float32[np.ndarray, "rows columns"]:
+        """``inverse_depth(i)`` from ``quantised_depth(i)``, where that is at hand."""
         row = int(self._rows[i])
         return normalised_inverse_depth(
-            self.quantised_depth(i),
+            q,
             scale=float(self._arrays["depth/scale"][row]),
             offset=float(self._arrays["depth/offset"][row]),
             info=self.attributes.depth,
@@ -233,59 +239,6 @@ class Store:
     def _box_slice(self, i: int) -> slice:
         ptr, row = self._arrays["boxes/ptr"], self._rows[i]
         return slice(int(ptr[row]), int(ptr[row + 1]))
-
-    def _shard(self, array: str, unit: int) -> str:
-        return f"{array}/c/{unit}" + ("/0/0" if array != IMAGE_DATA else "")
-
-    def _where(self, i: int, array: str) -> str:
-        unit = int(self._rows[i]) // self.attributes.unit
-        return f"{self.path}: array {array}, shard {unit}, image {int(self.image_ids[i])}"
-
-    def _index(self, array: str, unit: int) -> UInt64[np.ndarray, "chunks 2"]:
-        if (array, unit) not in self._indices:
-            name, attributes = self._shard(array, unit), self.attributes
-            recorded = self._manifest.units[unit].objects.get(name)
-            if recorded is None:
-                raise StoreError(f"{self.path}: unit {unit} has no {name}\n{CURE}")
-            images = array == IMAGE_DATA
-            chunks = attributes.image_capacity // IMAGE_CHUNK if images else attributes.unit
-            self._indices[array, unit] = read_shard_index(
-                self._location, name, nbytes=recorded.nbytes, chunks=chunks
-            )
-        return self._indices[array, unit]
-
-    def _images_contiguous(self, unit: int) -> bool:
-        """Whether a unit's written chunks are the first ones, in order and without gaps, so that
-        a place in the array is the same place in the object."""
-        if unit not in self._contiguous_units:
-            index = self._index(IMAGE_DATA, unit)
-            used = np.flatnonzero(index[:, 0] != EMPTY)
-            expected = np.arange(len(used), dtype=np.uint64) * np.uint64(IMAGE_CHUNK)
-            self._contiguous_units[unit] = bool(
-                used.size
-                and used[-1] == len(used) - 1
-                and (index[used, 0] == expected).all()
-                and (index[used, 1] == IMAGE_CHUNK).all()
-            )
-        return self._contiguous_units[unit]
-
-    def _gather(self, name: str, unit: int, *, start: int, nbytes: int) -> bytes:
-        """Bytes of a shard whose chunks another writer has ordered in its own way."""
-        index = self._index(IMAGE_DATA, unit)
-        first, last = start // IMAGE_CHUNK, (start + nbytes - 1) // IMAGE_CHUNK
-        parts = []
-        for offset, length in index[first : last + 1].tolist():
-            if offset == EMPTY or length != IMAGE_CHUNK:
-                raise StoreError(f"{self.path}: {name}: a chunk is missing\n{CURE}")
-            parts.append(self._location.read_range(name, start=offset, nbytes=length))
-        begin = start - first * IMAGE_CHUNK
-        return b"".join(parts)[begin : begin + nbytes]
-
-
-CURE = (
-    "Bring the store back: remove the named unit's record (.boxdepth/records/NNNNNN.json) if it "
-    "is there, and repeat the same `depthgen run`; only what is missing is computed again."
-)
 
 
 def _load_arrays(manifest: Manifest) -> dict[str, Any]:

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import UInt64
 from numcodecs import blosc  # type: ignore[import-untyped]
 
+from boxdepth.depthgen.store.cache import CachedReader
 from boxdepth.depthgen.store.errors import StoreError
-from boxdepth.depthgen.store.location import Location
 
 EMPTY: Final = (1 << 64) - 1
 """Offset and size of an inner chunk that was not written (zarr v3, codec ``sharding_indexed``)."""
@@ -40,20 +40,21 @@ def index_nbytes(chunks: int) -> int:
 
 
 def read_shard_index(
-    location: Location, name: str, *, nbytes: int, chunks: int
+    reader: CachedReader, name: str, *, nbytes: int, chunks: int, where: str
 ) -> UInt64[np.ndarray, "chunks 2"]:
     """Read a shard's index (at its end): offset and size of every inner chunk, in C order.
 
     Args:
         nbytes: The recorded size of the shard.
+        where: What messages call it.
 
     Raises:
         StoreError: The index is damaged, or points outside the shard.
     """
-    where, tail = f"{location}/{name}", index_nbytes(chunks)
+    tail = index_nbytes(chunks)
     if nbytes < tail:
         raise StoreError(f"{where}: shorter than its index; verify the store")
-    data = location.read_range(name, start=nbytes - tail, nbytes=tail)
+    data = reader.read_range(name, start=nbytes - tail, nbytes=tail)
     index = np.frombuffer(strip_crc32c(data, where=where), dtype="<u8").reshape(chunks, 2)
     written = index[index[:, 0] != EMPTY]
     if (written > nbytes).any() or (written.sum(axis=1) > nbytes - tail).any():
