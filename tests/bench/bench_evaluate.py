@@ -1,29 +1,38 @@
-"""COCO-val-sized scoring against plain pycocotools, in one run: time and peak memory side by side.
+"""COCO-val-sized scoring beside the fastest evaluators alone, interleaved in one run.
 
-    python tests/bench/bench_evaluate.py --images 5000
+    python tests/bench/bench_evaluate.py --images 5000                 # boxes and masks
+    python tests/bench/bench_evaluate.py --images 5000 --detections 1000 --shapes bbox
+    python tests/bench/bench_evaluate.py --images 500
 
-Each contender runs in a process of its own, from the two JSON files to the twelve numbers. Peak
-memory is the largest sum of resident sets over the process and its workers.
+Each contender runs in a process of its own, from the two JSON files to the twelve numbers; `start`
+is a process that imports NumPy and ends. Processor seconds (all threads) are medians of the rounds,
+so that a busy machine may be used; peak memory is the process' own. pycocotools runs once.
 """
 
 import argparse
 import json
-import resource
+import statistics
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 from pycocotools import mask as mask_api
 
 HEIGHT, WIDTH, CLASSES = 480, 640, 80
-ANNOTATIONS_PER_IMAGE, DETECTIONS_PER_IMAGE = 7.2, 100
+ANNOTATIONS_PER_IMAGE = 7.2
 
-PLAIN = """
+# What every contender prints: its numbers, then processor seconds and peak memory.
+ENDING = """
+import json, resource
+used = resource.getrusage(resource.RUSAGE_SELF)
+peak = int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
+print("RESULT", json.dumps([numbers, used.ru_utime + used.ru_stime, peak / 2**20]))
+"""
+START = "import numpy\nnumbers = []" + ENDING
+PYCOCOTOOLS = (
+    """
 import sys
 from pycocotools import mask
 from pycocotools.coco import COCO
@@ -35,16 +44,45 @@ if sys.argv[3] == "segm":  # a mask's size is its own area, not its box's
         annotation["area"] = float(mask.area(annotation["segmentation"]))
 run = COCOeval(truth, found, sys.argv[3])
 run.evaluate(); run.accumulate(); run.summarize()
-print("RESULT", run.stats.tolist())
+numbers = run.stats.tolist()
 """
-OURS = """
+    + ENDING
+)
+ULTRAFAST = (
+    """
+import sys
+from ultrafast_pycocotools.coco import COCO
+from ultrafast_pycocotools.cocoeval import COCOeval
+truth = COCO(sys.argv[1])
+run = COCOeval(truth, truth.loadRes(sys.argv[2]), sys.argv[3])
+run.evaluate(); run.accumulate(); run.summarize()
+numbers = list(run.stats)
+"""
+    + ENDING
+)
+HOTCOCO = (
+    """
+import sys
+from hotcoco import COCO, COCOeval
+truth = COCO(sys.argv[1])
+run = COCOeval(truth, truth.load_res(sys.argv[2]), sys.argv[3])
+run.evaluate(); run.accumulate(); run.summarize()
+numbers = list(run.stats)
+"""
+    + ENDING
+)
+OURS = (
+    """
 import sys
 from boxdepth.evaluate import evaluate_coco
-report = evaluate_coco(sys.argv[2], sys.argv[1], iou_types=(sys.argv[3],), workers=2)
-numbers = getattr(report, sys.argv[3]).to_json()
-numbers.pop("per_class")
-print("RESULT", list(numbers.values()))
+report = evaluate_coco(sys.argv[2], sys.argv[1], iou_types=(sys.argv[3],))
+found = getattr(report, sys.argv[3]).to_json()
+found.pop("per_class")
+numbers = list(found.values())
 """
+    + ENDING
+)
+FAST = {"hotcoco alone": HOTCOCO, "ultrafast-pycocotools alone": ULTRAFAST}
 
 
 def blob(rng: np.random.Generator, x: float, y: float, w: float, h: float) -> list[float]:
@@ -56,7 +94,7 @@ def blob(rng: np.random.Generator, x: float, y: float, w: float, h: float) -> li
     return np.stack((xs, ys), axis=1).round(2).ravel().tolist()
 
 
-def make_set(folder: Path, images: int, seed: int = 0) -> tuple[Path, Path]:
+def make_set(folder: Path, images: int, per_image: int = 100, seed: int = 0) -> tuple[Path, Path]:
     """Annotations and results with COCO's sizes: 41 % small, 34 % medium, 24 % large."""
     rng = np.random.default_rng(seed)
     popularity = 1 / np.arange(1, CLASSES + 1) ** 0.8
@@ -77,7 +115,7 @@ def make_set(folder: Path, images: int, seed: int = 0) -> tuple[Path, Path]:
                 "segmentation": [outline], "area": float(mask_api.area(rle)),
                 "bbox": mask_api.toBbox(rle).tolist(), "iscrowd": 0,
             })  # fmt: skip
-        results.extend(detections(rng, image, shapes, popularity))
+        results.extend(detections(rng, image, shapes, popularity, per_image))
     truth = {
         "images": [{"id": i, "height": HEIGHT, "width": WIDTH} for i in range(1, images + 1)],
         "annotations": annotations,
@@ -89,10 +127,10 @@ def make_set(folder: Path, images: int, seed: int = 0) -> tuple[Path, Path]:
     return paths
 
 
-def detections(rng, image, shapes, popularity) -> list[dict]:
-    """A hundred: near misses of the annotations, near misses of another class, and noise."""
+def detections(rng, image, shapes, popularity, per_image) -> list[dict]:
+    """Near misses of the annotations, near misses of another class, and noise."""
     found = []
-    for _ in range(DETECTIONS_PER_IMAGE):
+    for _ in range(per_image):
         if shapes and rng.random() < 0.5:
             x, y, w, h, category = shapes[rng.integers(len(shapes))]
             scale = np.exp(rng.normal(0, 0.15, 2))
@@ -113,80 +151,64 @@ def detections(rng, image, shapes, popularity) -> list[dict]:
     return found
 
 
-def watched(code: str, *arguments: str) -> tuple[float, float, float, list[float]]:
-    """Seconds by the clock and of processors, peak memory in GiB, and the numbers."""
-    start, used = time.perf_counter(), cpu_seconds()
-    child = subprocess.Popen(
-        [sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, text=True
+def run(code: str, *arguments: str) -> tuple[list[float], float, float]:
+    """The numbers, processor seconds and peak GiB of one contender."""
+    child = subprocess.run(
+        [sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, text=True, check=True
     )
-    peak, done = 0, threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        while not done.wait(0.05):
-            peak = max(peak, resident(child.pid))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    output, _ = child.communicate()
-    seconds = time.perf_counter() - start
-    done.set()
-    watcher.join()
-    line = next(line for line in output.splitlines() if line.startswith("RESULT"))
-    return seconds, cpu_seconds() - used, peak / 1024**3, json.loads(line.removeprefix("RESULT "))
-
-
-def cpu_seconds() -> float:
-    """Processor time of all children that have ended, and of theirs."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
-
-
-def resident(pid: int) -> int:
-    """Bytes a process and its children hold; shared pages are counted once (USS) for children."""
-    try:
-        parent = psutil.Process(pid)
-        children = parent.children(recursive=True)
-        return parent.memory_info().rss + sum(c.memory_full_info().uss for c in children)
-    except psutil.Error:
-        return 0
+    line = next(line for line in child.stdout.splitlines() if line.startswith("RESULT"))
+    numbers, seconds, peak = json.loads(line.removeprefix("RESULT "))
+    return numbers, seconds, peak
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=5000)
+    parser.add_argument("--detections", type=int, default=100, help="an image")
+    parser.add_argument("--shapes", nargs="+", default=["bbox", "segm"])
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="keep the set here, reuse it if there")
-    parser.add_argument("--only-ours", action="store_true")
+    parser.add_argument("--without-pycocotools", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(exist_ok=True, parents=True)
         paths = folder / "annotations.json", folder / "results.json"
         if not paths[1].exists():
-            paths = make_set(folder, options.images)
+            paths = make_set(folder, options.images, options.detections)
         sizes = [f"{path.stat().st_size / 1e6:.0f} MB" for path in paths]
         print(f"{options.images} images, annotations {sizes[0]}, results {sizes[1]}")
-        print("| shape | contender | seconds | CPU seconds | peak GiB | AP | ratios to ours |")
-        print("| --- | --- | --- | --- | --- | --- | --- |")
-        for shape in ("bbox", "segm"):
-            compare(shape, [str(path) for path in paths], only_ours=options.only_ours)
+        print("| shape | contender | CPU seconds | to the fastest | peak GiB | AP |")
+        print("| --- | --- | --- | --- | --- | --- |")
+        for shape in options.shapes:
+            arguments = (*map(str, paths), shape)
+            compare(arguments, options.rounds, plain=not options.without_pycocotools)
 
 
-def compare(shape: str, paths: list[str], *, only_ours: bool) -> None:
-    """Two rows of the table, and a complaint if the numbers differ."""
-    ours = watched(OURS, *paths, shape)
-    plain = ours if only_ours else watched(PLAIN, *paths, shape)
-    for name, (seconds, cpu, peak, numbers) in (("pycocotools", plain), ("boxdepth", ours)):
-        ratios = " / ".join(
-            f"{mine / own:.1f} x" for mine, own in zip((seconds, cpu, peak), ours[:3], strict=True)
-        )
+def compare(arguments: tuple[str, ...], rounds: int, *, plain: bool) -> None:
+    """Rows of the table, and how far the numbers are apart."""
+    contenders = {"start": START, **FAST, "boxdepth": OURS}
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    numbers, peaks = {}, {}
+    for _ in range(rounds):
+        for name, code in contenders.items():
+            numbers[name], used, peaks[name] = run(code, *arguments)
+            seconds[name].append(used)
+    if plain:
+        numbers["pycocotools"], used, peaks["pycocotools"] = run(PYCOCOTOOLS, *arguments)
+        seconds["pycocotools"] = [used]
+    fastest = min(statistics.median(seconds[name]) for name in FAST)
+    for name, used in seconds.items():
+        median = statistics.median(used)
+        ap = f"{numbers[name][0]:.6f}" if numbers[name] else ""
         print(
-            f"| {shape} | {name} | {seconds:.1f} | {cpu:.1f} | {peak:.2f} | {numbers[0]:.6f} "
-            f"| {ratios} |",
+            f"| {arguments[-1]} | {name} | {median:.2f} | {median / fastest:.2f} x "
+            f"| {peaks[name]:.2f} | {ap} |",
             flush=True,
         )
-    difference = max(abs(a - b) for a, b in zip(plain[3], ours[3], strict=True))
-    print(f"largest difference of the twelve numbers ({shape}): {difference:.1e}")
+    reference = numbers["pycocotools"] if plain else numbers["hotcoco alone"]
+    gap = max(abs(a - b) for a, b in zip(reference, numbers["boxdepth"], strict=True))
+    print(f"largest difference of the twelve numbers ({arguments[-1]}): {gap:.1e}")
 
 
 if __name__ == "__main__":

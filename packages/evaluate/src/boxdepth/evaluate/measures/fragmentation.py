@@ -10,7 +10,6 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 from jaxtyping import Bool, Int64
-from scipy import ndimage
 
 from boxdepth.evaluate.coco_ap.matching import ImageOverlaps
 from boxdepth.evaluate.measures.outcomes import IOU
@@ -92,6 +91,8 @@ def fragmentation(
 
 def count_parts(masks: MaskTable, rows: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, " m"]:
     """Connected parts (eight neighbours) of the masks at `rows`."""
+    from scipy import ndimage  # half a second to import, which AP alone need not pay
+
     chosen = masks.take(rows)
     boxes = chosen.boxes_xywh().astype(np.int64).tolist()
     counts = np.zeros(len(rows), dtype=np.int64)

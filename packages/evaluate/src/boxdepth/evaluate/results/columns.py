@@ -250,8 +250,11 @@ def _as_boxes(column: Sequence[Any] | np.ndarray) -> Float64[np.ndarray, "n 4"] 
     if isinstance(column, np.ndarray):
         good = column.dtype.kind in "iuf" and column.ndim == 2 and column.shape[1] == 4
         return column.astype(np.float64) if good else None
-    if not set(map(type, column)) <= {list, tuple} or set(map(len, column)) - {4}:
+    types = set(map(type, column))
+    if not types <= {list, tuple} or set(map(len, column)) - {4}:
         return None
+    if types == {tuple}:  # msgspec's: floats, it has seen to that
+        return np.fromiter(chain.from_iterable(column), np.float64, 4 * len(column)).reshape(-1, 4)
     flat = list(chain.from_iterable(column))
     if not set(map(type, flat)) <= _NUMBERS:
         return None

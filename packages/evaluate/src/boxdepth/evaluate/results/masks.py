@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 from pycocotools import mask as mask_api
 
 from boxdepth.evaluate.results import rle
@@ -29,6 +29,7 @@ _FAR, _LONG = 4.0, 100.0
 _ROWS_AT_ONCE = 1024
 # More than the longest side of an image.
 _SIDES = 2**17
+_ABSENT: set[type] = {UnsetType, type(None)}
 MAX_NUMBER = sys.float_info.max
 
 
@@ -116,6 +117,8 @@ def read_masks(
         where: names object `i` in messages.
         problems: receives one line per broken mask; the mask is then absent from the table.
     """
+    if set(map(type, segmentations)) <= _ABSENT:
+        return no_masks(sizes)
     texts = _typed_texts(segmentations, sizes)
     if texts is None:
         reader = _Reader(sizes=sizes, where=where, problems=problems)
@@ -137,6 +140,12 @@ def read_masks(
         joined.append(data if good.all() else "".join(texts[rows]).encode("ascii"))
     offsets = np.concatenate(([0], np.cumsum(lengths)))
     return MaskTable(sizes=sizes, strings=b"".join(joined), offsets=offsets, areas=areas)
+
+
+def no_masks(sizes: Int64[np.ndarray, "n 2"]) -> MaskTable:
+    """A table of objects without masks."""
+    offsets, areas = np.zeros(len(sizes) + 1, dtype=np.int64), np.zeros(len(sizes))
+    return MaskTable(sizes=sizes, strings=b"", offsets=offsets, areas=areas)
 
 
 def _typed_texts(segmentations: Sequence[Any], sizes: np.ndarray) -> list[str] | None:

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-import h5py
 import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image, UnidentifiedImageError
@@ -160,6 +159,8 @@ class DepthMaps:
 
 
 def _list_datasets(path: Path) -> dict[str, tuple[str, int | None]]:
+    import h5py  # with its library a while to load, and AP alone reads none
+
     found: dict[str, tuple[str, int | None]] = {}
     try:
         with h5py.File(path, "r") as file:
@@ -185,6 +186,8 @@ def _list_datasets(path: Path) -> dict[str, tuple[str, int | None]]:
 
 
 def _read_dataset(path: Path, name: str, index: int | None) -> Float32[np.ndarray, "h w"]:
+    import h5py
+
     try:
         with h5py.File(path, "r") as file:
             dataset = file[name]

@@ -106,8 +106,15 @@ def _table(
     # Nearly in canonical order from here on: masks are long to move once they are read.
     order = np.lexsort((-scores, image_index))
     given: Sequence[Any] = columns["segmentation"]
-    wanted = (with_masks | ~has_box).tolist()
-    segmentations = [given[row] if wanted[row] else UNSET for row in order.tolist()]
+    wanted = (with_masks | ~has_box)[order]
+    segmentations = (
+        [
+            given[row] if is_wanted else UNSET
+            for row, is_wanted in zip(order.tolist(), wanted.tolist(), strict=True)
+        ]
+        if wanted.any()
+        else [UNSET] * len(order)
+    )
     sizes = truth.image_sizes[image_index[order]].reshape(-1, 2)
     masks = read_masks(
         segmentations, sizes, where=lambda row: where(int(order[row])), problems=problems

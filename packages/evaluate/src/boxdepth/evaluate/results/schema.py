@@ -92,7 +92,10 @@ Columns = Mapping[str, Column]
 def columns_of(rows: Sequence[Any], keys: Sequence[str]) -> Columns:
     """Records (typed, or dicts), column by column; `UNSET` where a record lacks the key."""
     if rows and isinstance(rows[0], dict):
-        return {key: [row.get(key, UNSET) for row in rows] for key in keys}
+        columns = {key: [row.get(key, UNSET) for row in rows] for key in keys}
+        if "bbox" in columns:  # tuples are what msgspec has checked
+            columns["bbox"] = [list(b) if type(b) is tuple else b for b in columns["bbox"]]
+        return columns
     return {
         key: list(map(attrgetter(key), rows))
         if rows and hasattr(rows[0], key)
