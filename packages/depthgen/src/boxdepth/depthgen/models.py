@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,6 +30,9 @@ SCENES_ONLY: Final = (
     f"one, such as --model {RECOMMENDED}"
 )
 FILE_PATTERNS: Final = ("config.json", "preprocessor_config.json", "*.safetensors", "*.index.json")
+ADAPTED: Final = "adapter"
+_ADAPTER_PREFIX: Final = "adapter:"
+_ADAPTED_SUFFIXES: Final = frozenset({".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".onnx"})
 _BIN_PATTERN: Final = "pytorch_model*.bin"
 _EMBEDDED: Final = Path(__file__).parent / "weights"
 _METRIC_DPT: Final = re.compile(r"facebook/dpt-dinov2-\w+-(nyu|kitti)")
@@ -168,7 +172,8 @@ def find_model(
     """Bring a model's files here.
 
     Args:
-        model: A name from ``MODELS``, a folder, or ``hf:ORGANISATION/REPOSITORY``. A hub id without
+        model: A name from ``MODELS``, a folder, ``adapter:MODULE:FOLDER`` (``adapters``), or
+            ``hf:ORGANISATION/REPOSITORY``. A hub id without
             ``hf:`` is refused, for a folder of that name would silently take its place.
         revision: Commit, tag or branch of the hub repository.
         allow_noncommercial: Needed for weights whose licence forbids commercial use.
@@ -191,6 +196,8 @@ def find_model(
             f"model {model}: its licence ({named.licence}) forbids commercial use; "
             "accept that with --allow-noncommercial, or take another one (depthgen models)"
         )
+    if model.startswith(_ADAPTER_PREFIX):
+        return _adapted(model)
     hub_id = named.hub_id if named else None
     if model.startswith("hf:"):
         hub_id = model.removeprefix("hf:")
@@ -210,6 +217,25 @@ def find_model(
             "a model of the hub is written hf:ORGANISATION/REPOSITORY"
         )
     return _inspect(folder, label=folder.resolve().name, revision="local", named=None)
+
+
+def _adapted(model: str) -> ModelFiles:
+    """The files of ``adapter:MODULE:FOLDER``."""
+    module, _, place = model.removeprefix(_ADAPTER_PREFIX).partition(":")
+    folder = Path(place).expanduser()
+    if not module or not place or not folder.is_dir():
+        raise ConfigError(f"--model {model}: adapter:MODULE:FOLDER is expected, FOLDER a folder")
+    weights = sorted(file for file in folder.rglob("*") if file.suffix in _ADAPTED_SUFFIXES)
+    return ModelFiles(
+        folder=folder,
+        label=f"{Path(module).stem if module.endswith('.py') else module}:{folder.resolve().name}",
+        revision="local",
+        weights=tuple(weights),
+        weights_sha256=_sha256(weights),
+        config={"model_type": ADAPTED, "adapter": module},
+        processor={},
+        named=None,
+    )
 
 
 def output_meaning(
@@ -345,21 +371,25 @@ def _inspect(folder: Path, *, label: str, revision: str, named: NamedModel | Non
             f"model {label}: neither *.safetensors nor {_BIN_PATTERN} in {folder}; other formats "
             "can run code when opened, convert them first (save_pretrained writes safetensors)"
         )
-    digest = hashlib.sha256()
-    for file in weights:
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
     return ModelFiles(
         folder=folder,
         label=label,
         revision=revision,
         weights=tuple(weights),
-        weights_sha256=digest.hexdigest(),
+        weights_sha256=_sha256(weights),
         config=_read_object(folder / "config.json", label),
         processor=_read_object(folder / "preprocessor_config.json", label),
         named=named,
     )
+
+
+def _sha256(files: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def _read_object(path: Path, label: str) -> dict[str, Any]:

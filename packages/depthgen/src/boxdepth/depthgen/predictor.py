@@ -13,8 +13,9 @@ from jaxtyping import Float, Float32, UInt8
 from PIL import Image
 from torch import Tensor
 
+from boxdepth.depthgen.adapters import import_adapter, load_adapted, predict_adapted
 from boxdepth.depthgen.loading import load_model
-from boxdepth.depthgen.models import KindName, ModelFiles, SignName, output_meaning
+from boxdepth.depthgen.models import ADAPTED, KindName, ModelFiles, SignName, output_meaning
 from boxdepth.depthgen.preprocess import Inside, Preprocessing, inside_box, zeros_around
 from boxdepth.depthgen.processor import Aspect, read_preprocessing
 from boxdepth.depthgen.store.errors import ConfigError, DataError
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
+_WHOLE: Inside = (0.0, 0.0, 1.0, 1.0)
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -95,6 +97,8 @@ def load_predictor(
         DataError: Not a depth model, or weights are missing, left over or not finite.
     """
     chosen = choose_device(device)
+    if files.config.get("model_type") == ADAPTED:
+        return _load_adapted(files, kind, sign, chosen, precision=precision, aspect=aspect)
     depth_kind, depth_sign = output_meaning(files, kind=kind, sign=sign)
     settings = _preprocessing(files, aspect)
     model = load_model(files).to(chosen).eval().requires_grad_(False)
@@ -129,6 +133,12 @@ def predict_depth(
         DataError: The model takes no input of this size.
     """
     settings = predictor.preprocessing
+    if settings.processor == ADAPTED:
+        maps = predict_adapted(predictor.model, images, label=predictor.files.label)
+        whole = [
+            _on_grid(torch.from_numpy(item)[None], [_WHOLE], grid=grid)[0].numpy() for item in maps
+        ]
+        return Prediction(depth=np.stack(whole), redone=(False,) * len(images))
     pixels = torch.from_numpy(np.stack(images)).to(predictor.device)
     inputs = _padded(_normalise(pixels, settings), settings)
     originals = sizes or [(image.shape[0], image.shape[1]) for image in images]
@@ -141,6 +151,39 @@ def predict_depth(
             again = _run(predictor, inputs[index : index + 1], precision="fp32")
             depth[index] = _on_grid(again, inside[index : index + 1], grid=grid)[0]
     return Prediction(depth=depth.cpu().numpy(), redone=tuple(bool(value) for value in redone))
+
+
+def _load_adapted(
+    files: ModelFiles,
+    kind: KindName | None,
+    sign: SignName | None,
+    device: torch.device,
+    *,
+    precision: Precision,
+    aspect: Aspect | None,
+) -> Predictor:
+    """A model outside transformers: it prepares its inputs itself."""
+    if precision != "fp32" or aspect is not None:
+        raise ConfigError(
+            f"model {files.label}: an adapter prepares its inputs itself; leave --precision and "
+            "--aspect out"
+        )
+    module = str(files.config["adapter"])
+    own: KindName = import_adapter(module).KIND
+    meaning = output_meaning(files, kind=kind or own, sign=sign)
+    native = Preprocessing(
+        height=384, width=384, multiple=1, aspect="native", resample=2, rescale=1.0,
+        mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), processor=ADAPTED,
+    )  # fmt: skip
+    return Predictor(
+        model=load_adapted(module, files.folder, device=str(device)),
+        files=files,
+        preprocessing=native,
+        kind=meaning[0],
+        sign=meaning[1],
+        device=device,
+        precision=precision,
+    )
 
 
 def choose_device(name: str) -> torch.device:
@@ -195,7 +238,7 @@ def _on_grid(
     grid: tuple[int, int],
 ) -> Float32[Tensor, "b rows columns"]:
     """Bring the part of each map that is image onto the grid."""
-    if all(part == (0.0, 0.0, 1.0, 1.0) for part in inside):
+    if all(part == _WHOLE for part in inside):
         with torch.inference_mode():
             resized = torch.nn.functional.interpolate(
                 depth[:, None], size=grid, mode="bilinear", align_corners=False, antialias=True
