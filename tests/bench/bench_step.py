@@ -132,7 +132,7 @@ def make_batch(recipe: ModuleType, height: int, width: int, images: int = 2) -> 
         boxes_xyxy=boxes_xyxy,
         labels=torch.from_numpy(np.concatenate(labels)),
         image_index=torch.arange(images).repeat_interleave(8),
-        centers_xy=raster_centers(boxes_xyxy, size=(height, width)),
+        centers_xy=raster_centers(boxes_xyxy),
         masks=None,
         has_mask=torch.zeros(8 * images, dtype=torch.bool),
         image_ids=tuple(range(images)),

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from boxdepth.trainer.geometry.boxes import raster_centers
 from boxdepth.trainer.model.backbone import build_backbone
 from boxdepth.trainer.model.condinst import CondInst, make_controller
 from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec
@@ -207,3 +208,11 @@ def rgb_batch() -> Callable[..., tuple[Tensor, Tensor]]:
         return batch, sizes
 
     return make
+
+
+def centers_within(boxes_xyxy: Tensor, size: tuple[int, int]) -> Tensor:
+    """`raster_centers` as the reference has them, whose bitmaps end at the padded input."""
+    inside = boxes_xyxy.clone()
+    inside[:, 2] = inside[:, 2].clamp(max=size[1] - 1)
+    inside[:, 3] = inside[:, 3].clamp(max=size[0] - 1)
+    return raster_centers(inside)

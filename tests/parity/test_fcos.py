@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from pycocotools import mask as coco_mask
+from tests.parity.conftest import centers_within
 from torch import Tensor
 
 from boxdepth.trainer.criterion import (
@@ -16,7 +17,6 @@ from boxdepth.trainer.criterion import (
     StudentPass,
     compute_losses,
 )
-from boxdepth.trainer.geometry.boxes import raster_centers
 from boxdepth.trainer.geometry.grid import pyramid_locations
 from boxdepth.trainer.geometry.levels import gather_rows
 from boxdepth.trainer.losses.focal import sigmoid_focal_sum
@@ -114,7 +114,7 @@ def test_targets_without_center_sampling(recorded: Any, compare: Any) -> None:
 def test_targets_around_centers_of_rasterised_boxes(recorded: Any, compare: Any) -> None:
     d = recorded("fcos_targets")
     boxes = boxes_of(d, 0, 1)
-    targets = assigned(boxes, raster_centers(boxes["boxes_xyxy"], size=SIZE))
+    targets = assigned(boxes, centers_within(boxes["boxes_xyxy"], SIZE))
     compare_targets(compare, d, "boxinst", targets, boxes["boxes_xyxy"])
 
 

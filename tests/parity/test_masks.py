@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.parity.conftest import centers_within
 from torch import Tensor
 
-from boxdepth.trainer.geometry.boxes import box_areas, box_bitmaps, raster_centers
+from boxdepth.trainer.geometry.boxes import box_areas, box_bitmaps
 from boxdepth.trainer.geometry.lab import rgb_to_lab
 from boxdepth.trainer.geometry.neighbours import neighbour_offsets, overlap
 from boxdepth.trainer.geometry.resize import pooled, subsampled
@@ -140,7 +141,7 @@ def test_color_similarity(recorded: Any, compare: Any, rgb_batch: Any, case: str
         bitmaps = box_bitmaps(boxes, grid=grid, stride=4)
         compare.close(bitmaps, d[f"{case}/gt_bitmasks/{i}"], what=f"gt_bitmasks/{i}")
         size = (images.shape[-2], images.shape[-1])
-        centers = raster_centers(boxes, size=size)
+        centers = centers_within(boxes, size)
         compare.close(centers, d[f"{case}/gt_centroid/{i}"], what=f"gt_centroid/{i}")
         full = box_bitmaps(boxes, grid=size, stride=1)
         area = full.sum(dim=(1, 2)).float()

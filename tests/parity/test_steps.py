@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from pycocotools import mask as coco_mask
+from tests.parity.conftest import centers_within
 from torch import Tensor
 
 from boxdepth.trainer.criterion import (
@@ -20,7 +21,7 @@ from boxdepth.trainer.criterion import (
     semantic_labels,
 )
 from boxdepth.trainer.engine.optim import make_optimizer, parameter_groups
-from boxdepth.trainer.geometry.boxes import box_bitmaps, raster_centers
+from boxdepth.trainer.geometry.boxes import box_bitmaps
 from boxdepth.trainer.model.condinst import CondInst
 from boxdepth.trainer.model.dynamic_mask_head import mask_outputs
 from boxdepth.trainer.predict import (
@@ -91,7 +92,7 @@ def make_batch(d: Mapping[str, np.ndarray], rgb_batch: Any, masks: np.ndarray | 
         boxes_xyxy=boxes,
         labels=torch.from_numpy(np.concatenate([d["classes/0"], d["classes/1"]])),
         image_index=torch.tensor([i for i in range(2) for _ in d[f"boxes/{i}"]]),
-        centers_xy=raster_centers(boxes, size=size) if masks is None else centroids(masks),
+        centers_xy=centers_within(boxes, size) if masks is None else centroids(masks),
         semantic_labels=None if masks is None else semantic_targets(d, masks),
         masks=None if masks is None else torch.from_numpy(masks[:, 2::4, 2::4]).bool(),
         has_mask=has_mask,

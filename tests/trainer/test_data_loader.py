@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from boxdepth.depthgen.store import DataError
 from boxdepth.trainer.data.collate import collate
 from boxdepth.trainer.data.loader import BatchLoader, BatchOrder
-from boxdepth.trainer.data.store_dataset import SampleOptions, TrainingSet
+from boxdepth.trainer.data.rules import Augmentation, Data
+from boxdepth.trainer.data.store_dataset import TrainingSet
 from boxdepth.trainer.structures import Batch, Sample
 
-OPTIONS = SampleOptions(short_sides=(48, 64), max_size=128, flip=0.5, seed=3)
+OPTIONS = Data(augmentation=Augmentation(short_sides=(48, 64), max_size=128), bottom_rows_removed=0)
 
 
 @settings(max_examples=40, deadline=None)
@@ -57,7 +58,7 @@ def ids(loader: BatchLoader, steps: int) -> list[int]:
 @pytest.fixture
 def dataset(make_store) -> TrainingSet:
     sizes = [(64, 96), (96, 64), (64, 64), (50, 70), (70, 50), (64, 96), (80, 60), (60, 80)]
-    return TrainingSet(make_store(sizes=sizes), OPTIONS)
+    return TrainingSet(make_store(sizes=sizes), OPTIONS, seed=3)
 
 
 def order_of(dataset: TrainingSet, batch_size: int = 4) -> BatchOrder:
@@ -123,8 +124,8 @@ def test_images_are_padded_at_the_right_and_bottom_to_32(dataset: TrainingSet) -
 
 def test_recoloured_images_are_padded_beside_the_clean_ones(make_store) -> None:
     store = make_store(sizes=[(64, 96), (64, 80)])
-    options = SampleOptions(short_sides=(32,), max_size=200, flip=0.5, seed=3, color="strong_blur")
-    samples = [TrainingSet(store, options).load(index, epoch=1) for index in range(2)]
+    options = Data(augmentation=Augmentation(short_sides=(32,), color="strong_blur"))
+    samples = [TrainingSet(store, options, seed=3).load(index, epoch=1) for index in range(2)]
     batch = collate(samples)
     assert batch.student_images is not None
     assert batch.student_images.shape == batch.images.shape
@@ -137,10 +138,8 @@ def test_recoloured_images_are_padded_beside_the_clean_ones(make_store) -> None:
 
 def test_removed_rows_are_not_valid(make_store) -> None:
     store = make_store(sizes=[(64, 96)])
-    options = SampleOptions(
-        short_sides=(32,), max_size=200, flip=0.0, seed=0, bottom_rows_removed=10
-    )
-    batch = collate([TrainingSet(store, options).load(0, epoch=0)])
+    options = Data(augmentation=Augmentation(short_sides=(32,), flip=0), bottom_rows_removed=10)
+    batch = collate([TrainingSet(store, options, seed=3).load(0, epoch=0)])
     assert batch.valid[0].any(dim=1).sum() == 32 - 10 * 32 // 64
 
 

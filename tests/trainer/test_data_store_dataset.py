@@ -4,15 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from boxdepth.depthgen.store import DataError
+from boxdepth.depthgen.store import DataError, Store
 from boxdepth.trainer.data.loader import SampleKey, load_batch
-from boxdepth.trainer.data.store_dataset import SampleOptions, TrainingSet
+from boxdepth.trainer.data.rules import Augmentation, Data
+from boxdepth.trainer.data.store_dataset import TrainingSet
 from boxdepth.trainer.data.validation_set import ValidationSet, check_images
 
 
-def options(**changes: object) -> SampleOptions:
-    base = {"short_sides": (64,), "max_size": 200, "flip": 0.0, "seed": 0}
-    return SampleOptions(**{**base, **changes})  # type: ignore[arg-type]
+def training_set(store: Store, *, seed: int = 0, **changes: object) -> TrainingSet:
+    plain = {"bottom_rows_removed": 0, "augmentation": Augmentation(short_sides=(64,), flip=0)}
+    return TrainingSet(store, Data(**(plain | changes)), seed=seed)  # type: ignore[arg-type]
 
 
 def awkward(index: int, height: int, width: int) -> np.ndarray:
@@ -31,7 +32,7 @@ def fourth_is_crowd(index: int) -> np.ndarray:
 
 def test_crowd_and_empty_boxes_are_left_out_and_counted(make_store) -> None:
     store = make_store(sizes=[(64, 96)] * 3, boxes=awkward, crowd=fourth_is_crowd)
-    dataset = TrainingSet(store, options())
+    dataset = training_set(store)
     census = dataset.census
     assert (census.images, census.images_used, census.images_without_boxes) == (3, 2, 1)
     assert (census.boxes, census.boxes_used) == (8, 4)
@@ -42,7 +43,7 @@ def test_crowd_and_empty_boxes_are_left_out_and_counted(make_store) -> None:
 
 def test_images_without_boxes_stay_if_asked_for(make_store) -> None:
     store = make_store(sizes=[(64, 96)] * 3, boxes=awkward, crowd=fourth_is_crowd)
-    dataset = TrainingSet(store, options(), keep_empty=True)
+    dataset = training_set(store, keep_empty=True)
     assert len(dataset) == 3
     empty = dataset.load(2, epoch=0)
     assert empty.boxes_xyxy.shape == (0, 4)
@@ -51,7 +52,10 @@ def test_images_without_boxes_stay_if_asked_for(make_store) -> None:
 
 def test_other_colours_are_for_the_student_alone(make_store) -> None:
     store = make_store(sizes=[(64, 96)] * 4)
-    plain, strong = (TrainingSet(store, options(flip=0.5, color=c)) for c in ("none", "strong"))
+    plain, strong = (
+        training_set(store, augmentation=Augmentation(short_sides=(64,), color=c))
+        for c in ("none", "strong")
+    )
     changed = 0
     for epoch in range(5):
         for index in range(4):
@@ -67,20 +71,20 @@ def test_other_colours_are_for_the_student_alone(make_store) -> None:
 
 
 def test_centres_are_those_of_the_rasterised_box(make_store) -> None:
-    sample = TrainingSet(make_store(sizes=[(64, 96)], boxes=awkward), options()).load(0, epoch=0)
+    sample = training_set(make_store(sizes=[(64, 96)], boxes=awkward)).load(0, epoch=0)
     assert sample.centers_xy[0].tolist() == [(5 + 40) / 2, (5 + 30) / 2]
 
 
 def test_a_store_without_a_usable_box_is_refused(make_store) -> None:
     store = make_store(boxes=lambda index, height, width: np.zeros((0, 4), np.float32))
     with pytest.raises(DataError, match="no image with a usable box"):
-        TrainingSet(store, options())
+        training_set(store)
 
 
 def test_masks_are_read_only_if_they_are_supervision(make_store) -> None:
     store = make_store(masks=True)
-    assert TrainingSet(store, options()).load(0, epoch=0).masks is None
-    sample = TrainingSet(store, options(supervision="masks")).load(0, epoch=0)
+    assert training_set(store).load(0, epoch=0).masks is None
+    sample = training_set(store, supervision="masks").load(0, epoch=0)
     assert sample.masks is not None
     assert sample.masks.shape == (2, 16, 24)
     assert sample.has_mask.all()
@@ -88,14 +92,13 @@ def test_masks_are_read_only_if_they_are_supervision(make_store) -> None:
 
 def test_supervision_by_masks_needs_a_store_with_masks(make_store) -> None:
     with pytest.raises(DataError, match="depthgen run --with-masks"):
-        TrainingSet(make_store(), options(supervision="masks"))
+        training_set(make_store(), supervision="masks")
 
 
 def test_the_share_of_masks_is_chosen_by_annotation_and_stays_chosen(make_store) -> None:
     store = make_store(sizes=[(64, 96)] * 40, masks=True)
     few, more = (
-        TrainingSet(store, options(supervision="mixed", mask_fraction=share))
-        for share in (0.25, 0.5)
+        training_set(store, supervision="mixed", mask_fraction=share) for share in (0.25, 0.5)
     )
     has_few = torch.cat([few.load(k, epoch=k % 3).has_mask for k in range(40)])
     has_more = torch.cat([more.load(k, epoch=0).has_mask for k in range(40)])
@@ -104,7 +107,8 @@ def test_the_share_of_masks_is_chosen_by_annotation_and_stays_chosen(make_store)
 
 
 def test_a_mask_sample_is_where_its_box_is(make_store) -> None:
-    dataset = TrainingSet(make_store(masks=True), options(supervision="masks", flip=1.0))
+    mirrored = Augmentation(short_sides=(64,), flip=1)
+    dataset = training_set(make_store(masks=True), supervision="masks", augmentation=mirrored)
     sample = dataset.load(0, epoch=0)
     assert sample.masks is not None
     for mask, (x1, y1, x2, y2) in zip(sample.masks, sample.boxes_xyxy.tolist(), strict=True):
@@ -115,7 +119,7 @@ def test_a_mask_sample_is_where_its_box_is(make_store) -> None:
 
 def test_missing_depth_is_marked(make_store) -> None:
     store = make_store(depth=lambda index: None if index == 1 else np.eye(24, 32, dtype=np.float32))
-    dataset = TrainingSet(store, options())
+    dataset = training_set(store)
     assert [dataset.load(k, epoch=0).depth_valid for k in range(3)] == [True, False, True]
     assert dataset.census.images_without_depth == 1
 
@@ -126,7 +130,7 @@ def test_a_damaged_image_is_named_with_its_store(make_store) -> None:
     data = bytearray(shard.read_bytes())
     data[100] ^= 0xFF
     shard.write_bytes(bytes(data))
-    dataset = TrainingSet(store, options())
+    dataset = training_set(store)
     with pytest.raises(DataError, match=r"train\.zarr.*image 1000.*damaged"):
         load_batch(dataset, (SampleKey(0, 0),))
     assert len(check_images(store, range(2))) == 1

@@ -12,7 +12,7 @@ from boxdepth.trainer import config
 from boxdepth.trainer.build import build_model, mask_head_spec
 from boxdepth.trainer.criterion import LossRules
 from boxdepth.trainer.data.loader import BatchLoader, BatchOrder
-from boxdepth.trainer.data.store_dataset import SampleOptions, TrainingSet, open_training_set
+from boxdepth.trainer.data.store_dataset import TrainingSet, open_training_set
 from boxdepth.trainer.distill.pseudo import PseudoRules
 from boxdepth.trainer.distill.teacher import Teacher
 from boxdepth.trainer.engine.distributed import World
@@ -42,18 +42,7 @@ def with_classes(run: config.RunConfig, categories: int) -> config.RunConfig:
 
 def training_set(run: config.RunConfig, store: Path) -> TrainingSet:
     """The training store seen through the config's supervision and augmentation."""
-    data = run.data
-    options = SampleOptions(
-        short_sides=data.augmentation.short_sides,
-        max_size=data.augmentation.max_size,
-        flip=data.augmentation.flip,
-        color=data.augmentation.color,
-        seed=run.seed,
-        supervision=data.supervision,
-        mask_fraction=data.mask_fraction,
-        bottom_rows_removed=data.bottom_rows_removed,
-    )
-    return open_training_set(store, options, keep_empty=data.keep_empty)
+    return open_training_set(store, run.data, seed=run.seed)
 
 
 def batch_loader(

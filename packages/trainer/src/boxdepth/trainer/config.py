@@ -10,7 +10,8 @@ from typing import Literal
 from pydantic import Field
 
 from boxdepth.trainer.criterion import Losses
-from boxdepth.trainer.criterion.rules import Quality, Supervision
+from boxdepth.trainer.criterion.rules import Quality
+from boxdepth.trainer.data.rules import Data
 from boxdepth.trainer.distill.rules import Distillation
 from boxdepth.trainer.engine.loop import Checkpoints
 from boxdepth.trainer.engine.optim import Optimizer
@@ -19,45 +20,6 @@ from boxdepth.trainer.model.dynamic_mask_head import MaskHead
 from boxdepth.trainer.predict import DetectionLimits
 from boxdepth.trainer.settings import Fraction, NonNegative, Positive, Settings
 from boxdepth.trainer.targets.assign import Assignment
-
-
-class Augmentation(Settings):
-    """Resize of the shorter side and horizontal flip, of image, boxes and depth together."""
-
-    short_sides: tuple[Positive, ...] = (640, 672, 704, 736, 768, 800)
-    max_size: Positive = 1333
-    flip: Fraction = 0.5
-    color: Literal["none", "strong", "strong_blur"] = "none"
-    """Colour jitter and greyscale, with blur or without, for the student's eyes only: the teacher
-    and the colour pairs see the image as it is (BoxTeacher)."""
-
-
-class Data(Settings):
-    train: Path | None = None
-    """Store to learn from; the command's --train, else the preset's default store."""
-    val: Path | None = None
-    """Store to evaluate on; None: no evaluation."""
-    val_annotations: Path | None = None
-    """COCO annotation file of the val store's images, for scoring the predictions."""
-    supervision: Supervision = "boxes"
-    """`boxes`: masks are never read. `mixed`: a mask where the annotation has one."""
-    batch_size: Positive = 16
-    """Images a step, over all ranks and accumulation steps together."""
-    accumulate: Positive = 1
-    """Forward passes that make one step; divides the batch size of a rank."""
-    workers: NonNegative = 4
-    """Threads that decode and augment ahead of the model; 0: in the main thread."""
-    timeout_seconds: Positive = 300
-    """A batch that takes longer to load is an error that names its images."""
-    augmentation: Augmentation = Augmentation()
-    group_aspect: bool = True
-    """Batches hold only landscape or only portrait images: less padding."""
-    keep_empty: bool = False
-    """Keep images without a (non-crowd) box in training."""
-    bottom_rows_removed: NonNegative = 10
-    """Rows at the bottom of the original image in which no pair is trusted (BoxInst on COCO)."""
-    mask_fraction: Fraction = 1.0
-    """With `mixed`: share of the annotations whose mask may be used, chosen by annotation id."""
 
 
 class Backbone(Settings):

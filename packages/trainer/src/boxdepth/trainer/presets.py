@@ -7,9 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from boxdepth.trainer.config import (
-    Augmentation,
     Backbone,
-    Data,
     FcosHead,
     Inference,
     MaskBranch,
@@ -17,6 +15,7 @@ from boxdepth.trainer.config import (
     RunConfig,
 )
 from boxdepth.trainer.criterion import Losses
+from boxdepth.trainer.data.rules import Augmentation, Data
 from boxdepth.trainer.distill.rules import Distillation
 from boxdepth.trainer.engine.loop import Checkpoints
 from boxdepth.trainer.engine.optim import Optimizer

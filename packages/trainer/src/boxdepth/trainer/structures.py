@@ -7,11 +7,14 @@ of one image, ``m`` boxes of a batch, ``r`` locations of a batch (order: level, 
 """
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
+
+Supervision = Literal["boxes", "masks", "mixed"]
+"""What masks are learnt from; `mixed`: from a mask where the annotation has one."""
 
 FPN_STRIDES = (8, 16, 32, 64, 128)
 """Strides of p3..p7 in input pixels."""

@@ -17,7 +17,8 @@ from boxdepth.trainer.cli.app import AsJson, app, console, emit, say
 from boxdepth.trainer.cli.console import sparkline
 from boxdepth.trainer.cli.options import expanded
 from boxdepth.trainer.config import RunConfig
-from boxdepth.trainer.data.store_dataset import SampleOptions, TrainingSet
+from boxdepth.trainer.data.rules import Augmentation, Data
+from boxdepth.trainer.data.store_dataset import TrainingSet
 from boxdepth.trainer.data.validation_set import check_images
 from boxdepth.trainer.engine.evaluations import PREDICTIONS, REPORT, read_evaluation
 from boxdepth.trainer.engine.log import read_metrics
@@ -59,8 +60,9 @@ def check_data(
 ) -> None:
     """Say what can be learnt from a store, and what would be left out and why."""
     opened = open_store(store)
-    options = SampleOptions(short_sides=(800,), max_size=1333, flip=0.0, seed=0)
-    training_set = TrainingSet(opened, options)
+    plain = Augmentation(short_sides=(800,), flip=0)
+    settings = Data(augmentation=plain, bottom_rows_removed=0)
+    training_set = TrainingSet(opened, settings, seed=0)
     census = training_set.census
     rows = (
         range(len(opened)) if deep else sorted({*range(0, len(opened), max(len(opened) // 8, 1))})

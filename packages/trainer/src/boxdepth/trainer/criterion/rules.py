@@ -9,13 +9,13 @@ from torch import Tensor
 from boxdepth.trainer.losses.depth import Reduction
 from boxdepth.trainer.losses.iou import BoxLoss
 from boxdepth.trainer.settings import NonNegative, Settings, Weight
+from boxdepth.trainer.structures import Supervision
 from boxdepth.trainer.targets.pairs import PairRule
 from boxdepth.trainer.targets.sampling import Sampling
 
 Terms = dict[str, Tensor]
 Normaliser = Callable[[Tensor], Tensor]
 """Mean over all ranks of a number of this rank; the identity without other ranks."""
-Supervision = Literal["boxes", "masks", "mixed"]
 Quality = Literal["centerness", "iou"]
 
 

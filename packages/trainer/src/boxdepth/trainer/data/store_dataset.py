@@ -3,7 +3,7 @@
 import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, final
+from typing import final
 
 import numpy as np
 import torch
@@ -20,27 +20,13 @@ from boxdepth.trainer.data.augment import (
     transform_image,
     transform_inverse_depth,
 )
-from boxdepth.trainer.data.color import ColorChange, recolored
+from boxdepth.trainer.data.color import recolored
+from boxdepth.trainer.data.rules import Data
 from boxdepth.trainer.geometry.boxes import raster_centers
 from boxdepth.trainer.structures import MASK_STRIDE, Sample
 
-Supervision = Literal["boxes", "masks", "mixed"]
 MIN_SIDE = 1e-5
 """Pixels; a box with a shorter side after clipping holds nothing (detectron2's value)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SampleOptions:
-    """How a stored image becomes a training sample; see ``config.Data``."""
-
-    short_sides: tuple[int, ...]
-    max_size: int
-    flip: float
-    seed: int
-    color: ColorChange = "none"
-    supervision: Supervision = "boxes"
-    mask_fraction: float = 1.0
-    bottom_rows_removed: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,15 +54,15 @@ class Census:
 class TrainingSet:
     """The images of a store that hold something to learn, by row; loads one sample at a time."""
 
-    def __init__(self, store: Store, options: SampleOptions, *, keep_empty: bool = False) -> None:
-        if options.supervision == "masks" and not store.attributes.masks:
+    def __init__(self, store: Store, settings: Data, *, seed: int) -> None:
+        if settings.supervision == "masks" and not store.attributes.masks:
             raise DataError(
                 f"{store.path}: holds no masks, but supervision is 'masks'; make the store with "
                 "`depthgen run --with-masks`, or learn from boxes (--set data.supervision=boxes)"
             )
         self.store = store
-        self.options = options
-        self.census, used = _take_census(store, keep_empty=keep_empty)
+        self._settings, self._seed = settings, seed
+        self.census, used = _take_census(store, keep_empty=settings.keep_empty)
         self._rows = used
         if not used.size:
             raise DataError(f"{store.path}: no image with a usable box: nothing to learn from")
@@ -114,14 +100,15 @@ class TrainingSet:
             ) from error
 
     def _load(self, row: int, *, index: int, epoch: int) -> Sample:
-        options, store = self.options, self.store
+        settings, store = self._settings, self.store
+        augmentation = settings.augmentation
         height, width = (int(side) for side in store.image_sizes[row])
         geometry = draw_geometry(
             (height, width),
-            short_sides=options.short_sides,
-            max_size=options.max_size,
-            flip=options.flip,
-            seed=options.seed,
+            short_sides=augmentation.short_sides,
+            max_size=augmentation.max_size,
+            flip=augmentation.flip,
+            seed=self._seed,
             epoch=epoch,
             index=index,
         )
@@ -132,8 +119,8 @@ class TrainingSet:
         new_height = geometry.new_size[0]
         image = transform_image(store.image(row), geometry)
         student_image = None
-        if options.color != "none":
-            seen = recolored(image, options.color, seed=options.seed, epoch=epoch, index=index)
+        if augmentation.color != "none":
+            seen = recolored(image, augmentation.color, seed=self._seed, epoch=epoch, index=index)
             student_image = _tensor(seen.transpose(2, 0, 1))
         return Sample(
             image=_tensor(image.transpose(2, 0, 1)),
@@ -147,7 +134,7 @@ class TrainingSet:
             masks=None if supervision.masks is None else _tensor(supervision.masks),
             has_mask=_tensor(supervision.has_mask),
             centers_xy=_tensor(supervision.centers_xy),
-            bottom_rows_removed=int(options.bottom_rows_removed * new_height / height),
+            bottom_rows_removed=int(settings.bottom_rows_removed * new_height / height),
             image_id=int(store.image_ids[row]),
         )
 
@@ -161,7 +148,7 @@ class TrainingSet:
     ) -> "_MaskSupervision":
         centers = raster_centers(torch.from_numpy(boxes_xyxy)).numpy()
         has_mask = np.zeros(len(boxes_xyxy), dtype=bool)
-        if self.options.supervision == "boxes":
+        if self._settings.supervision == "boxes":
             return _MaskSupervision(masks=None, has_mask=has_mask, centers_xy=centers)
         rows, columns = (-(-(side - MASK_STRIDE // 2) // MASK_STRIDE) for side in geometry.new_size)
         masks = np.zeros((len(boxes_xyxy), max(rows, 0), max(columns, 0)), dtype=bool)
@@ -179,10 +166,10 @@ class TrainingSet:
         return _MaskSupervision(masks=masks, has_mask=has_mask, centers_xy=centers)
 
     def _may_use_mask(self, box_id: int) -> bool:
-        if self.options.supervision == "masks":
+        if self._settings.supervision == "masks":
             return True
-        lot = zlib.crc32(f"{self.options.seed}/{box_id}".encode()) / 2**32
-        return lot < self.options.mask_fraction
+        lot = zlib.crc32(f"{self._seed}/{box_id}".encode()) / 2**32
+        return lot < self._settings.mask_fraction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,15 +179,16 @@ class _MaskSupervision:
     centers_xy: Float32[np.ndarray, "n 2"]
 
 
-def open_training_set(
-    path: Path, options: SampleOptions, *, keep_empty: bool = False
-) -> TrainingSet:
+def open_training_set(path: Path, settings: Data, *, seed: int) -> TrainingSet:
     """Open a store to learn from.
+
+    Args:
+        seed: of the augmentation, and of the choice of masks.
 
     Raises:
         DataError: unfinished, damaged, without what the supervision needs, or empty.
     """
-    return TrainingSet(open_store(path), options, keep_empty=keep_empty)
+    return TrainingSet(open_store(path), settings, seed=seed)
 
 
 def _usable(boxes: Boxes, *, height: int, width: int) -> Bool[np.ndarray, " n"]:

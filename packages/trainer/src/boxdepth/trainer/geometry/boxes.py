@@ -10,26 +10,15 @@ def box_areas(boxes_xyxy: Float[Tensor, "n 4"]) -> Float[Tensor, " n"]:
     return (boxes_xyxy[:, 2] - boxes_xyxy[:, 0]) * (boxes_xyxy[:, 3] - boxes_xyxy[:, 1])
 
 
-def box_centers(boxes_xyxy: Float[Tensor, "n 4"]) -> Float[Tensor, "n 2"]:
-    """(x, y) of each box's middle."""
-    return (boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2
-
-
-def raster_centers(
-    boxes_xyxy: Float[Tensor, "n 4"], *, size: tuple[int, int] | None = None
-) -> Float[Tensor, "n 2"]:
+def raster_centers(boxes_xyxy: Float[Tensor, "n 4"]) -> Float[Tensor, "n 2"]:
     """(x, y) centroid of the pixels int(x1)..int(x2 + 1) - 1, int(y1)..int(y2 + 1) - 1.
 
-    Up to half a pixel off the box's middle, enough to change FCOS labels (condinst.md 2.1).
-
-    Args:
-        size: (height, width) of the padded input, where the pixels end; None: as if it never did,
-            half a pixel's difference for a box that touches the border of an unpadded side.
+    Up to half a pixel off the box's middle, enough to change FCOS labels (condinst.md 2.1).  The
+    pixels are counted as if the input never ended, half a pixel's difference for a box that
+    touches the border of an unpadded side.
     """
     first = boxes_xyxy[:, :2].trunc()
     end = (boxes_xyxy[:, 2:] + 1).trunc()
-    if size is not None:
-        end = torch.minimum(end, end.new_tensor([size[1], size[0]]))
     return (first + end - 1) / 2
 
 

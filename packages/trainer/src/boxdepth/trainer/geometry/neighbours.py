@@ -23,11 +23,9 @@ def neighbour_offsets(kernel_size: int, dilation: int) -> tuple[Offset, ...]:
     return tuple((dy, dx) for dy in window for dx in window if (dy, dx) != (0, 0))
 
 
-def shifted(
-    maps: Shaped[Tensor, "*n h w"], offset: Offset, *, fill: float = 0.0
-) -> Shaped[Tensor, "*n h w"]:
-    """The neighbour's value at every cell; ``fill`` where the neighbour lies outside."""
-    out = torch.full_like(maps, fill)
+def shifted(maps: Shaped[Tensor, "*n h w"], offset: Offset) -> Shaped[Tensor, "*n h w"]:
+    """The neighbour's value at every cell; 0 where the neighbour lies outside."""
+    out = torch.zeros_like(maps)
     here, there = overlap(maps.shape[-2], maps.shape[-1], offset)
     out[..., here[0], here[1]] = maps[..., there[0], there[1]]
     return out

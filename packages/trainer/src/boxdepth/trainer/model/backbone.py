@@ -2,14 +2,15 @@
 
 import difflib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import timm
 from jaxtyping import Float
-from timm.models.resnet import Bottleneck
 from torch import Tensor, nn
 
 from boxdepth.trainer.model.deformable import ModulatedDeformConv
+
+if TYPE_CHECKING:
+    from timm.models.resnet import Bottleneck
 
 STRIDES = (8, 16, 32)
 """Of the features that the FPN takes, in input pixels."""
@@ -92,6 +93,8 @@ def build_backbone(
 
 
 def _feature_extractor(name: str, extra: dict[str, Any]) -> Any:
+    import timm  # two seconds that no command pays before it needs a network
+
     if not timm.is_model(name):
         nearest = difflib.get_close_matches(name, timm.list_models(), n=3)
         hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
@@ -111,7 +114,9 @@ def _feature_extractor(name: str, extra: dict[str, Any]) -> Any:
     return net
 
 
-def _bottlenecks(name: str, net: nn.Module, stage: int, *, option: str) -> list[Bottleneck]:
+def _bottlenecks(name: str, net: nn.Module, stage: int, *, option: str) -> "list[Bottleneck]":
+    from timm.models.resnet import Bottleneck
+
     layer = getattr(net, f"layer{stage - 1}", None)
     children = list(layer) if isinstance(layer, nn.Sequential) else []
     blocks = [block for block in children if isinstance(block, Bottleneck)]
