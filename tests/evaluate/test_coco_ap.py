@@ -153,6 +153,47 @@ def test_json_has_the_keys_of_the_contract(small_set: tuple) -> None:
     json.dumps(report, allow_nan=False)
 
 
+def ultrafast(truth: dict, results: list[dict], shape: str) -> list[float]:
+    """The twelve numbers by a third implementation, with masks' own areas as ours."""
+    from ultrafast_pycocotools.coco import COCO as Other
+    from ultrafast_pycocotools.cocoeval import COCOeval as OtherEval
+
+    expected = Other(copy.deepcopy(truth), verbose=False)
+    keys = ("image_id", "category_id", "score", "bbox" if shape == "bbox" else "segmentation")
+    found = expected.loadRes([{key: r[key] for key in keys} for r in copy.deepcopy(results)])
+    run = OtherEval(expected, found, shape, print_function=lambda *_: None)
+    run.evaluate()
+    run.accumulate()
+    run.summarize()
+    return list(run.stats)
+
+
+@pytest.mark.parametrize("shape", ["bbox", "segm", "boundary"])
+def test_a_third_implementation_agrees(shape: str, make_set: Callable[..., tuple]) -> None:
+    for seed in range(40):
+        truth, results = make_set(seed, images=3)
+        if not results or not truth["annotations"]:
+            continue
+        report = evaluate_coco(results, truth, iou_types=(shape,))
+        theirs = ultrafast(truth, in_canonical_order(truth, results), shape)
+        assert twelve(report, shape) == pytest.approx(theirs, abs=1e-12), seed
+
+
+def test_ids_up_to_2_to_the_53_score_the_same(small_set: tuple) -> None:
+    truth, results = small_set
+    whole = evaluate_coco(results, truth).to_json()
+    far = 2**53 - 10**4
+    big = copy.deepcopy((truth, results))
+    for table in ("images", "annotations", "categories"):
+        for record in big[0][table]:
+            record["id"] += far
+    for record in (*big[0]["annotations"], *big[1]):
+        record.update(image_id=record["image_id"] + far, category_id=record["category_id"] + far)
+    for backend in ("fast", "pycocotools"):
+        report = evaluate_coco(big[1], big[0], backend=backend).to_json()
+        assert (report["segm"], report["bbox"]) == (whole["segm"], whole["bbox"])
+
+
 def test_boundary_ap_is_at_most_mask_ap_for_shifted_masks(small_set: tuple) -> None:
     truth, results = small_set
     both = evaluate_coco(results, truth, iou_types=("segm", "boundary"))

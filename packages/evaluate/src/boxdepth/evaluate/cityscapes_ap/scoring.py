@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ class CityscapesReport:
         return {
             "protocol": "cityscapes",
             "backend": "boxdepth",
+            "version": version("boxdepth-evaluate"),
             "segm": {
                 "ap": self.ap,
                 "ap50": self.ap50,

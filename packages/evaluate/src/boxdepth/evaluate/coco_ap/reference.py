@@ -45,14 +45,19 @@ def evaluate_with_pycocotools(
 
 
 class _BoundaryEvaluation(COCOeval):  # type: ignore[misc]
-    """Masks and boundaries must both overlap: the smaller IoU counts (arXiv:2103.16562)."""
+    """Masks and boundaries must both overlap: the smaller IoU counts (arXiv:2103.16562).
+
+    A crowd region has no boundary of its own: there the share inside it counts as ever.
+    """
 
     def computeIoU(self, imgId: Any, catId: Any) -> Any:
         whole = super().computeIoU(imgId, catId)
         if not len(whole):
             return whole
         with boundaries(self._gts[imgId, catId], self._dts[imgId, catId]):
-            return np.minimum(whole, super().computeIoU(imgId, catId))
+            outlines = super().computeIoU(imgId, catId)
+        crowd = np.array([annotation["iscrowd"] for annotation in self._gts[imgId, catId]]) == 1
+        return np.where(crowd[None], whole, np.minimum(whole, outlines))
 
 
 def _coco(document: Document) -> COCO:
