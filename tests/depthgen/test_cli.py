@@ -132,7 +132,6 @@ _MISTAKES: list[tuple[list[object], int, str]] = [
     (["--model", "hf:nobody/nothing"], 6, "cannot fetch nobody/nothing"),
     (["--aspect", "keep"], 2, "square inputs only"),
     (["--depth-grid", "384"], 2, "ROWSxCOLUMNS is expected"),
-    (["--store", "s3://bucket/x.zarr"], 2, "local folders only"),
     (["--annotations", "x.json"], 2, "belongs to --dataset custom and yolo"),
     (["--revision", "main"], 2, "belongs to hub models"),
 ]
