@@ -17,6 +17,7 @@ from boxdepth.evaluate.cli import (  # noqa: F401  (each registers its subcomman
     convert,
     proxies,
     report,
+    review,
 )
 from boxdepth.evaluate.cli.app import app, console, is_verbose
 from boxdepth.evaluate.results import EvaluateError
