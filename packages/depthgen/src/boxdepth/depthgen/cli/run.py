@@ -16,6 +16,7 @@ from boxdepth.depthgen.store.location import is_remote, locate
 if TYPE_CHECKING:
     from boxdepth.depthgen.datasets.records import Dataset
     from boxdepth.depthgen.generate import Job, Summary
+    from boxdepth.depthgen.generate.cluster import Cluster
     from boxdepth.depthgen.predictor import Predictor
 
 
@@ -54,6 +55,10 @@ def run(
     on_bad: options.OnBadOption = OnBad.error,
     device: options.Device = "auto",
     precision: options.Precision = options.PrecisionName.fp32,
+    scheduler: options.Scheduler = None,
+    jobs: options.Jobs = None,
+    devices: options.Devices = None,
+    insecure: options.Insecure = False,
     overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,
     json: Json = False,
@@ -91,7 +96,8 @@ def run(
         overwrite=overwrite,
     )
     _introduce(job)
-    result = _dry_run(job) if dry_run else _generate(job)
+    cluster = _cluster(scheduler, jobs=jobs, devices=devices, insecure=insecure)
+    result = _dry_run(job) if dry_run else _generate(job, cluster)
     if json:
         emit(result)
 
@@ -247,11 +253,38 @@ def _seconds_per_image(job: "Job") -> float:
     return (time.monotonic() - started) / count
 
 
-def _generate(job: "Job") -> dict[str, Any]:
+def _cluster(
+    scheduler: str | None, *, jobs: int | None, devices: str | None, insecure: bool
+) -> "Cluster | None":
+    """Where to compute: ``None`` is this process."""
+    if scheduler is None and jobs is None and devices is None:
+        return None
+    from boxdepth.depthgen.generate.cluster import LOCAL, Cluster
+    from boxdepth.depthgen.predictor import choose_device
+
+    if scheduler not in (None, LOCAL) and (jobs or devices):
+        raise ConfigError("--jobs and --devices belong to --scheduler local; a cluster has its own")
+    names = tuple(devices.split(",")) if devices and devices != "all" else ()
+    if devices == "all":
+        import torch
+
+        names = tuple(f"cuda:{n}" for n in range(torch.cuda.device_count()))
+        if not names:
+            raise ConfigError("--devices all: no GPU is here; --jobs N starts workers on the CPU")
+    for name in names:
+        choose_device(name)
+    if names and jobs not in (None, len(names)):
+        raise ConfigError(
+            f"--jobs {jobs} and {len(names)} devices: one worker a device; drop --jobs"
+        )
+    return Cluster(scheduler=scheduler or LOCAL, jobs=jobs or 1, devices=names, insecure=insecure)
+
+
+def _generate(job: "Job", cluster: "Cluster | None") -> dict[str, Any]:
     from boxdepth.depthgen.generate import generate
 
     with show_progress("depth") as progress:
-        summary = generate(job, progress=progress)
+        summary = generate(job, progress=progress, cluster=cluster)
     _conclude(job, summary)
     notes = [*job.dataset.report.notes, *_image_notes(summary)]
     return {

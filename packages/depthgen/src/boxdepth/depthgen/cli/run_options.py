@@ -110,3 +110,18 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start anew.")]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Say what would be done, how large, how long.")
 ]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        help="Address of a dask scheduler (tcp://, tls://), or local.", show_default=False
+    ),
+]
+Jobs = Annotated[
+    int | None, typer.Option(min=1, help="Worker processes on this machine (--scheduler local).")
+]
+Devices = Annotated[
+    str | None, typer.Option(help="One worker process each: cuda:0,cuda:1, or all.")
+]
+Insecure = Annotated[
+    bool, typer.Option("--insecure", help="Accept tcp:// to a scheduler on another machine.")
+]

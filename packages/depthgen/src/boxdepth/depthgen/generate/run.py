@@ -1,7 +1,8 @@
 """The whole job, and the ways in which a machine can fail it."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Int64
@@ -11,12 +12,22 @@ from boxdepth.depthgen.generate.units import run_units
 from boxdepth.depthgen.plan import estimate_bytes
 from boxdepth.depthgen.store import EnvironmentFailure, StoreWriter, open_writer
 
+if TYPE_CHECKING:
+    from boxdepth.depthgen.generate.cluster import Cluster
 
-def generate(job: Job, *, progress: Callable[[int, int], None] | None = None) -> Summary:
+
+def generate(
+    job: Job,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    cluster: "Cluster | None" = None,
+) -> Summary:
     """Make the store, or go on with it. Whatever is sealed stays, whatever happens.
 
     Args:
         progress: Called with the images done and the images of the store.
+        cluster: Compute units on the workers of a dask cluster instead of in this process; the
+            store's bytes are the same.
 
     Raises:
         DataError: Bad images (with ``on_bad="error"``); units sealed before stay.
@@ -38,7 +49,7 @@ def generate(job: Job, *, progress: Callable[[int, int], None] | None = None) ->
             pending = writer.pending()
             if pending or not writer.finished:
                 _check_space(job, writer, pending, nbytes)
-                for report in run_units(job, writer, pending, nbytes, progress):
+                for report in _reports(job, writer, pending, nbytes, progress, cluster):
                     done += report
                 writer.finish()
             skipped = writer.skipped()
@@ -54,6 +65,21 @@ def generate(job: Job, *, progress: Callable[[int, int], None] | None = None) ->
         done=done,
         seconds=time.monotonic() - started,
     )
+
+
+def _reports(
+    job: Job,
+    writer: StoreWriter,
+    pending: Sequence[int],
+    nbytes: Int64[np.ndarray, " n"],
+    progress: Callable[[int, int], None] | None,
+    cluster: "Cluster | None",
+) -> Iterator[UnitReport]:
+    if cluster is None or not pending:
+        return run_units(job, writer, pending, nbytes, progress)
+    from boxdepth.depthgen.generate.cluster import run_on_cluster
+
+    return run_on_cluster(job, writer, pending, nbytes, progress, cluster)
 
 
 def _check_space(

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
@@ -14,7 +15,7 @@ from boxdepth.depthgen.generate.job import Job, UnitReport
 from boxdepth.depthgen.plan import Batch, batches
 from boxdepth.depthgen.predictor import predict_depth
 from boxdepth.depthgen.preprocess import resize_image
-from boxdepth.depthgen.store import DataError, ImageError, StoreWriter, UnitRows, decode_image
+from boxdepth.depthgen.store import DataError, ImageError, UnitRows, decode_image
 from boxdepth.depthgen.store.depth import is_informative
 from boxdepth.depthgen.store.errors import environment_failure, is_of_the_machine, summarise
 from boxdepth.depthgen.store.images import exif_orientation, has_sixteen_bits
@@ -56,9 +57,16 @@ class _OpenUnit:
         )
 
 
+class UnitWriter(Protocol):
+    """What is needed of a writer here: a whole store's, or one unit's in a worker."""
+
+    def rows(self, unit: int) -> range: ...
+    def write_unit(self, unit: int, rows: UnitRows) -> int: ...
+
+
 def run_units(
     job: Job,
-    writer: StoreWriter,
+    writer: UnitWriter,
     pending: Sequence[int],
     nbytes: Int64[np.ndarray, " n"],
     progress: Callable[[int, int], None] | None,
@@ -107,7 +115,7 @@ def run_units(
             raise
 
 
-def _write(writer: StoreWriter, unit: int, opened: _OpenUnit) -> UnitReport:
+def _write(writer: UnitWriter, unit: int, opened: _OpenUnit) -> UnitReport:
     nbytes = writer.write_unit(unit, _unit_rows(writer.rows(unit), opened))
     return opened.report(nbytes=nbytes)
 

@@ -130,7 +130,17 @@ class ObjectMissingError(StoreError):
 
 def is_remote(where: Path | str) -> bool:
     """True for the URL of an object store; a path, or ``file://``, is local."""
-    return isinstance(where, str) and "://" in where and not where.startswith("file://")
+    text = _url_text(where)
+    return "://" in text and not text.startswith("file://")
+
+
+def _url_text(where: Path | str) -> str:
+    """``where`` as text; a URL that went through ``Path`` has lost a slash and gets it back."""
+    text = str(where)
+    scheme, mark, rest = text.partition(":/")
+    if isinstance(where, Path) and mark and scheme in (*REMOTE_SCHEMES, "file"):
+        return f"{scheme}://{'/' if scheme == 'file' else ''}{rest.lstrip('/')}"
+    return text
 
 
 def locate(where: Path | str) -> Location:
@@ -147,13 +157,15 @@ def locate(where: Path | str) -> Location:
     if not is_remote(where):
         from boxdepth.depthgen.store.local import LocalFolder
 
-        path = _file_path(where) if isinstance(where, str) else where
-        return LocalFolder(path)
-    assert isinstance(where, str)
-    _check_url(where)
+        text = _url_text(where)
+        return LocalFolder(
+            where if isinstance(where, Path) and "://" not in text else _file_path(text)
+        )
+    url = _url_text(where)
+    _check_url(url)
     from boxdepth.depthgen.store.bucket import Bucket
 
-    return Bucket(where.rstrip("/"))
+    return Bucket(url.rstrip("/"))
 
 
 def _file_path(where: str) -> Path:
