@@ -274,7 +274,7 @@ def _connect(cluster: Cluster) -> Iterator[Any]:
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # without an address it listens on 8787, everywhere
             silence_logs="CRITICAL",
         ) as local,
         distributed.Client(local, set_as_default=False) as client,
