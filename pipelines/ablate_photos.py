@@ -18,8 +18,8 @@ import typer
 
 from ablation import VARIANTS, Study, choose, refuse_other_study, run_all
 from boxdepth.trainer.config import RunConfig
-from boxdepth.trainer.presets import PRESETS
-from boxdepth.trainer.resolve import apply_overrides
+from boxdepth.trainer.config.overrides import apply_overrides
+from boxdepth.trainer.config.presets import PRESETS
 from paper_rows import Row, short_run_teacher
 from stages import ensure_store
 

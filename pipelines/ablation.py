@@ -16,8 +16,8 @@ from typing import Any
 import typer
 
 from boxdepth.trainer.config import RunConfig
+from boxdepth.trainer.config.overrides import apply_overrides
 from boxdepth.trainer.engine.checkpoint import step_folder
-from boxdepth.trainer.resolve import apply_overrides
 from given_boxes import mean_mask_iou
 from paper_rows import ROWS, Row
 from stages import console, fit, predict, score

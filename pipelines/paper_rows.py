@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from boxdepth.trainer.config import RunConfig
-from boxdepth.trainer.presets import PRESETS
-from boxdepth.trainer.resolve import apply_overrides
+from boxdepth.trainer.config.overrides import apply_overrides
+from boxdepth.trainer.config.presets import PRESETS
 
 DataName = Literal["coco", "cityscapes", "scenes"]
 ScheduleName = Literal["1x", "3x"]

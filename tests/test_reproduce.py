@@ -102,7 +102,7 @@ def test_rows_are_what_their_names_say(rows: ModuleType) -> None:
 
 
 def test_boxteacher_equals_its_preset(rows: ModuleType) -> None:
-    from boxdepth.trainer.presets import PRESETS
+    from boxdepth.trainer.config.presets import PRESETS
 
     ours = rows.config_of(rows.ROWS["boxteacher-r50-1x"], "coco")
     preset = PRESETS["boxteacher_r50_1x"]()
@@ -111,7 +111,7 @@ def test_boxteacher_equals_its_preset(rows: ModuleType) -> None:
 
 
 def test_condinst_and_boxinst_equal_their_presets(rows: ModuleType) -> None:
-    from boxdepth.trainer.presets import PRESETS
+    from boxdepth.trainer.config.presets import PRESETS
 
     for kind in ("condinst", "boxinst"):
         ours = rows.config_of(rows.ROWS[f"{kind}-r50-1x"], "coco").model_dump()

@@ -14,13 +14,13 @@ from collections.abc import Callable
 
 import torch
 
-from boxdepth.trainer import assemble, presets
-from boxdepth.trainer.config import RunConfig
+from boxdepth.trainer import assemble
+from boxdepth.trainer.config import RunConfig, presets
+from boxdepth.trainer.config.overrides import apply_overrides
 from boxdepth.trainer.distill import matchers
 from boxdepth.trainer.engine.distributed import World
 from boxdepth.trainer.engine.health import NonFiniteGuard
 from boxdepth.trainer.engine.update import Learner, learn_step
-from boxdepth.trainer.resolve import apply_overrides
 from boxdepth.trainer.structures import Batch
 
 CLASSES = 80

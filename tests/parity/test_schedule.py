@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from boxdepth.trainer import presets
 from boxdepth.trainer.build import build_model
+from boxdepth.trainer.config import presets
 from boxdepth.trainer.engine.optim import parameter_groups
 from boxdepth.trainer.engine.schedule import learning_rate, scaled_learning_rate
 from boxdepth.trainer.model.weight_names import from_adelaidet

@@ -12,12 +12,11 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from boxdepth.depthgen.store import Category, ImageRecord, Store, open_store, write_store
-from boxdepth.trainer import presets
 from boxdepth.trainer.build import build_model
 from boxdepth.trainer.cli.main import _run
-from boxdepth.trainer.config import RunConfig
+from boxdepth.trainer.config import RunConfig, presets
+from boxdepth.trainer.config.overrides import apply_overrides
 from boxdepth.trainer.engine.checkpoint import Checkpoint, save_checkpoint
-from boxdepth.trainer.resolve import apply_overrides
 
 
 class MakeStore(Protocol):

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import torch
 
-from boxdepth.trainer import assemble, presets
-from boxdepth.trainer.config import RunConfig
+from boxdepth.trainer import assemble
+from boxdepth.trainer.config import RunConfig, presets
+from boxdepth.trainer.config.overrides import apply_overrides
 from boxdepth.trainer.engine.distributed import World
 from boxdepth.trainer.engine.health import NonFiniteGuard
 from boxdepth.trainer.engine.update import learn_step
-from boxdepth.trainer.resolve import apply_overrides
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 STORE = GOLDEN / "store_v1.zarr"

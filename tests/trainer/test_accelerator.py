@@ -5,12 +5,13 @@ import torch
 from tests import phantom
 from tests.trainer.loss_curves import STORE
 
-from boxdepth.trainer import assemble, presets
+from boxdepth.trainer import assemble
+from boxdepth.trainer.config import presets
+from boxdepth.trainer.config.overrides import apply_overrides
 from boxdepth.trainer.engine.distributed import World
 from boxdepth.trainer.engine.health import NonFiniteGuard
 from boxdepth.trainer.engine.update import learn_step
 from boxdepth.trainer.geometry.levels import gather_rows
-from boxdepth.trainer.resolve import apply_overrides
 
 COMMON = (
     "data.workers=0", "losses.warmup_iterations=1", "data.augmentation.short_sides=[64]",

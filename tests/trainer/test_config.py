@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from boxdepth.trainer import presets
-from boxdepth.trainer.config import RunConfig
-from boxdepth.trainer.resolve import (
+from boxdepth.trainer.config import RunConfig, presets
+from boxdepth.trainer.config.overrides import (
     ConfigError,
     apply_overrides,
     choose_preset,

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from boxdepth.trainer import assemble
 from boxdepth.trainer.config import RunConfig
+from boxdepth.trainer.config.overrides import apply_overrides
 from boxdepth.trainer.data.collate import collate
 from boxdepth.trainer.engine.distributed import World
 from boxdepth.trainer.engine.health import MAX_IN_A_ROW, NonFiniteError, NonFiniteGuard
 from boxdepth.trainer.engine.step import step_losses
 from boxdepth.trainer.engine.update import Learner, learn_step
-from boxdepth.trainer.resolve import apply_overrides
 from boxdepth.trainer.structures import Batch
 
 CPU = torch.device("cpu")

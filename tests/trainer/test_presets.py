@@ -2,8 +2,7 @@
 
 import pytest
 
-from boxdepth.trainer import presets
-from boxdepth.trainer.config import RunConfig
+from boxdepth.trainer.config import RunConfig, presets
 
 
 @pytest.mark.parametrize("name", presets.PRESETS)

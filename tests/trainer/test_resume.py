@@ -15,13 +15,13 @@ import torch
 
 from boxdepth.trainer import assemble
 from boxdepth.trainer.config import RunConfig
+from boxdepth.trainer.config.overrides import apply_overrides
 from boxdepth.trainer.engine.checkpoint import Checkpoint, load_newest
 from boxdepth.trainer.engine.distributed import World
 from boxdepth.trainer.engine.log import read_metrics
 from boxdepth.trainer.engine.loop import Progress, Run, restore, run_loop
 from boxdepth.trainer.engine.run_folder import BusyError, lock_run
 from boxdepth.trainer.engine.signals import StopFlag, StoppedError
-from boxdepth.trainer.resolve import apply_overrides
 
 DISTILLED = (
     "distillation.method=depth_matching",

@@ -4,10 +4,10 @@ import pytest
 
 from boxdepth.trainer.assemble import loss_rules
 from boxdepth.trainer.config import RunConfig
+from boxdepth.trainer.config.overrides import apply_overrides
+from boxdepth.trainer.config.presets import PRESETS
+from boxdepth.trainer.config.schedule_notes import schedule_notes
 from boxdepth.trainer.criterion import factors_at
-from boxdepth.trainer.presets import PRESETS
-from boxdepth.trainer.resolve import apply_overrides
-from boxdepth.trainer.schedule_notes import schedule_notes
 
 
 def shortened(preset: str, *settings: str) -> RunConfig:

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from boxdepth.trainer.resolve import ConfigError
+from boxdepth.trainer.config.overrides import ConfigError
 
 app = typer.Typer(
     name="trainer",

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from boxdepth.trainer import assemble, presets
+from boxdepth.trainer import assemble
 from boxdepth.trainer.cli import run_setup
 from boxdepth.trainer.cli.app import (
     AsJson,
@@ -25,6 +25,7 @@ from boxdepth.trainer.cli.console import RunDisplay, closing_panel, duration
 from boxdepth.trainer.cli.evaluation import digest, evaluator, scorer
 from boxdepth.trainer.cli.options import expanded
 from boxdepth.trainer.cli.run_setup import Plan
+from boxdepth.trainer.config import presets
 from boxdepth.trainer.engine.distributed import (
     barrier,
     process_group,

@@ -12,11 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from boxdepth.depthgen.store import DataError, open_store
-from boxdepth.trainer import presets as named
 from boxdepth.trainer.cli.app import AsJson, app, console, emit, say
 from boxdepth.trainer.cli.console import sparkline
 from boxdepth.trainer.cli.options import expanded
 from boxdepth.trainer.config import RunConfig
+from boxdepth.trainer.config import presets as named
 from boxdepth.trainer.data.rules import Augmentation, Data
 from boxdepth.trainer.data.store_dataset import TrainingSet
 from boxdepth.trainer.data.validation_set import check_images

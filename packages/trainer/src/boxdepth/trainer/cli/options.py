@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from boxdepth.trainer.resolve import ConfigError
+from boxdepth.trainer.config.overrides import ConfigError
 
 
 def expanded(text: str | Path) -> Path:

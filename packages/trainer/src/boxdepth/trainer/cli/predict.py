@@ -30,6 +30,7 @@ from boxdepth.trainer.cli.app import (
 from boxdepth.trainer.cli.evaluation import category_ids_for
 from boxdepth.trainer.cli.options import expanded, make_folder, refuse_unwritable
 from boxdepth.trainer.config import RunConfig
+from boxdepth.trainer.config.overrides import ConfigError
 from boxdepth.trainer.data.box_file import ListedImage, read_box_file
 from boxdepth.trainer.data.categories import listed
 from boxdepth.trainer.data.pictures import (
@@ -49,9 +50,8 @@ from boxdepth.trainer.engine.checkpoint import (
 from boxdepth.trainer.inference import InferenceSpec, Picture, predict_pictures
 from boxdepth.trainer.model.condinst import CondInst
 from boxdepth.trainer.model.weight_files import check_finite
-from boxdepth.trainer.overlay import draw_overlay
 from boxdepth.trainer.predict import Instances, to_coco_results
-from boxdepth.trainer.resolve import ConfigError
+from boxdepth.trainer.predict.overlay import draw_overlay
 
 EXAMPLES = """
 Examples:

@@ -16,6 +16,13 @@ from boxdepth.trainer import assemble
 from boxdepth.trainer.cli.app import say
 from boxdepth.trainer.cli.evaluation import category_ids_for, truth_classes
 from boxdepth.trainer.config import RunConfig
+from boxdepth.trainer.config.overrides import (
+    ConfigError,
+    apply_overrides,
+    choose_preset,
+    load_config,
+)
+from boxdepth.trainer.config.schedule_notes import schedule_notes
 from boxdepth.trainer.data.categories import listed, rows_by_name, same_classes, shown
 from boxdepth.trainer.data.store_dataset import TrainingSet
 from boxdepth.trainer.data.validation_set import ValidationSet, open_validation_set
@@ -36,8 +43,6 @@ from boxdepth.trainer.engine.run_folder import RunExistsError, read_json, write_
 from boxdepth.trainer.engine.update import Learner
 from boxdepth.trainer.model.weight_files import check_finite, read_tensors
 from boxdepth.trainer.model.weights import CLASS_LAYERS, is_adelaidet, load_adelaidet
-from boxdepth.trainer.resolve import ConfigError, apply_overrides, choose_preset, load_config
-from boxdepth.trainer.schedule_notes import schedule_notes
 
 CONFIG, RUN = "config.json", "run.json"
 OURS = (CONFIG, RUN, LATEST, BEST, "metrics.jsonl", PREDICTIONS, REPORT, EVALUATION)

@@ -6,12 +6,12 @@ from typing import Annotated
 import typer
 from safetensors.torch import save
 
-from boxdepth.trainer import presets
 from boxdepth.trainer.build import import_weights as read_foreign
 from boxdepth.trainer.cli.app import AsJson, app, emit, say
 from boxdepth.trainer.cli.options import expanded, refuse_unwritable
+from boxdepth.trainer.config import presets
+from boxdepth.trainer.config.overrides import apply_overrides, choose_preset
 from boxdepth.trainer.engine.checkpoint import write_atomically
-from boxdepth.trainer.resolve import apply_overrides, choose_preset
 
 EXAMPLES = """
 Examples:

@@ -1,0 +1,33 @@
+"""Everything a run can be told: the values, the named presets, and what a user writes over them."""
+
+from boxdepth.trainer.config.run import (
+    Backbone,
+    FcosHead,
+    Inference,
+    MaskBranch,
+    Model,
+    RunConfig,
+)
+from boxdepth.trainer.criterion import Losses
+from boxdepth.trainer.data.rules import Data
+from boxdepth.trainer.distill.rules import Distillation
+from boxdepth.trainer.engine.loop import Checkpoints
+from boxdepth.trainer.engine.optim import Optimizer
+from boxdepth.trainer.engine.schedule import Schedule
+from boxdepth.trainer.model.dynamic_mask_head import MaskHead
+
+__all__ = [
+    "Backbone",
+    "Checkpoints",
+    "Data",
+    "Distillation",
+    "FcosHead",
+    "Inference",
+    "Losses",
+    "MaskBranch",
+    "MaskHead",
+    "Model",
+    "Optimizer",
+    "RunConfig",
+    "Schedule",
+]
