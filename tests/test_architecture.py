@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,17 @@ def test_imports_follow_the_contracts(repository: Path) -> None:
         [sys.executable, "-c", script], cwd=repository, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_architecture_page_has_the_layers_of_the_contracts(repository: Path) -> None:
+    contracts = tomllib.loads((repository / "pyproject.toml").read_text())["tool"]["importlinter"]
+    page = (repository / "docs" / "architecture.md").read_text()
+    for contract in contracts["contracts"]:
+        if contract["type"] == "layers":
+            package = contract["containers"][0].rpartition(".")[2]
+            layers = [re.sub(r"[()]", "", layer) for layer in contract["layers"]]
+            line = f"{package + ':':<10} {' > '.join(layers)}"
+            assert line in page.splitlines(), f"docs/architecture.md lacks the line\n{line}"
 
 
 def test_ci_runs_the_readmes_test_command(repository: Path) -> None:
