@@ -40,13 +40,13 @@ def test_imports_follow_the_contracts(repository: Path) -> None:
 
 def test_the_architecture_page_has_the_layers_of_the_contracts(repository: Path) -> None:
     contracts = tomllib.loads((repository / "pyproject.toml").read_text())["tool"]["importlinter"]
-    page = (repository / "docs" / "architecture.md").read_text()
+    page = " ".join((repository / "docs" / "architecture.md").read_text().split())
     for contract in contracts["contracts"]:
         if contract["type"] == "layers":
             package = contract["containers"][0].rpartition(".")[2]
             layers = [re.sub(r"[()]", "", layer) for layer in contract["layers"]]
-            line = f"{package + ':':<10} {' > '.join(layers)}"
-            assert line in page.splitlines(), f"docs/architecture.md lacks the line\n{line}"
+            line = f"{package}: {' > '.join(layers)}"
+            assert line in page, f"docs/architecture.md lacks (line breaks do not matter)\n{line}"
 
 
 def test_ci_runs_the_readmes_test_command(repository: Path) -> None:

@@ -135,3 +135,24 @@ def _exists(page: Path, link: str) -> bool:
 def _slug(heading: str) -> str:
     """The anchor that code hosts give a heading."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
+
+
+def test_files_that_the_pages_name_exist(repository: Path) -> None:
+    files = [
+        f"/{path.relative_to(repository).as_posix()}"
+        for folder in ("packages", "pipelines", "tests", "tools", "docs")
+        for path in (repository / folder).rglob("*.py")
+    ]
+    missing = [
+        f"{page.name}: {name}"
+        for page in (*(repository / "docs").glob("*.md"), repository / "CONTRIBUTING.md")
+        if page.name != "lab-log.md"  # dated: what it names may be gone
+        for name in re.findall(r"`((?:[\w-]+/)+[\w-]+\.py)\b", page.read_text("utf-8"))
+        if not any(path.endswith(f"/{_below_package(name)}") for path in files)
+    ]
+    assert missing == []
+
+
+def _below_package(name: str) -> str:
+    """`trainer/config/run.py` is how the pages shorten its path below src."""
+    return name.removeprefix("boxdepth/")
