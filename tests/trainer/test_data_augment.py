@@ -15,6 +15,7 @@ from boxdepth.trainer.data.augment import (
     transform_image,
     transform_inverse_depth,
 )
+from boxdepth.trainer.data.rules import Augmentation
 
 SIDES = st.integers(1, 2000)
 
@@ -105,9 +106,12 @@ def test_the_centre_of_a_mask_moves_with_it() -> None:
 
 def draw(seed: int, epoch: int, index: int) -> Geometry:
     return draw_geometry(
-        (48, 64), short_sides=(32, 48, 64), max_size=200, flip=0.5,
-        seed=seed, epoch=epoch, index=index,
-    )  # fmt: skip
+        (48, 64),
+        Augmentation(short_sides=(32, 48, 64), max_size=200, flip=0.5),
+        seed=seed,
+        epoch=epoch,
+        index=index,
+    )
 
 
 def test_what_is_drawn_depends_on_seed_epoch_and_index_and_on_nothing_else() -> None:

@@ -75,16 +75,16 @@ def equal(a: Batch, b: Batch) -> bool:
 
 
 def test_workers_change_nothing(dataset: TrainingSet) -> None:
-    alone = list(BatchLoader(dataset, order_of(dataset), workers=0).steps(0, 6))
+    alone = list(BatchLoader(dataset, order_of(dataset)).steps(0, 6))
     for workers in (2, 4):
-        many = list(BatchLoader(dataset, order_of(dataset), workers=workers).steps(0, 6))
+        many = list(BatchLoader(dataset, order_of(dataset), Data(workers=workers)).steps(0, 6))
         assert all(
             equal(a, b) for x, y in zip(alone, many, strict=True) for a, b in zip(x, y, strict=True)
         )
 
 
 def test_starting_in_the_middle_changes_nothing(dataset: TrainingSet) -> None:
-    loader = BatchLoader(dataset, order_of(dataset), workers=2)
+    loader = BatchLoader(dataset, order_of(dataset), Data(workers=2))
     whole, rest = list(loader.steps(0, 6)), list(loader.steps(3, 6))
     assert all(equal(a[0], b[0]) for a, b in zip(whole[3:], rest, strict=True))
 
@@ -95,7 +95,7 @@ def test_ranks_and_accumulation_share_the_same_global_batches(
 ) -> None:
     order = order_of(dataset)
     loaders = [
-        BatchLoader(dataset, order, rank=rank, world=world, accumulate=accumulate)
+        BatchLoader(dataset, order, Data(accumulate=accumulate), rank=rank, world=world)
         for rank in range(world)
     ]
     for step in range(4):
@@ -152,9 +152,9 @@ def test_a_slow_sample_is_named(dataset: TrainingSet, monkeypatch: pytest.Monkey
         return load(index, epoch=epoch)
 
     monkeypatch.setattr(dataset, "load", stuck)
-    loader = BatchLoader(dataset, order_of(dataset), workers=1, timeout=0.2)
+    loader = BatchLoader(dataset, order_of(dataset), Data(workers=1, timeout_seconds=1))
     try:
-        with pytest.raises(DataError, match=r"images \[10\d\d.*\] were not loaded within 0.2 s"):
+        with pytest.raises(DataError, match=r"images \[10\d\d.*\] were not loaded within 1 s"):
             next(iter(loader.steps(0, 1)))
     finally:
         released.set()

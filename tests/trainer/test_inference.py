@@ -7,7 +7,7 @@ from tests.trainer.test_pseudo import MODEL
 
 from boxdepth.trainer.build import build_model, mask_head_spec
 from boxdepth.trainer.geometry.grid import equally_padded, padded_size
-from boxdepth.trainer.inference import InferenceSpec, Picture, predict_pictures
+from boxdepth.trainer.inference import Inference, InferenceSpec, Picture, predict_pictures
 from boxdepth.trainer.model.condinst import CondInst
 
 SIZES = ((64, 80), (96, 64), (70, 130), (60, 90), (64, 64), (50, 120))
@@ -38,9 +38,15 @@ def test_batch_mates_change_no_result(network: CondInst, mates: int, given: bool
 
     def found(batch_size: int) -> list:
         spec = InferenceSpec(
-            mask_head=mask_head_spec(MODEL), short_side=64, max_size=128, score_threshold=0.01,
-            max_detections=10, batch_size=batch_size,
-        )  # fmt: skip
+            mask_head=mask_head_spec(MODEL),
+            settings=Inference(
+                short_side=64,
+                max_size=128,
+                score_threshold=0.01,
+                max_detections=10,
+                batch_size=batch_size,
+            ),
+        )
         return list(predict_pictures(network, pictures(given=given), spec))
 
     for alone, together, size in zip(found(1), found(mates), SIZES, strict=True):

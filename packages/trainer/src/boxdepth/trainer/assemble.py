@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from boxdepth.trainer import config
 from boxdepth.trainer.build import build_model, mask_head_spec
@@ -15,8 +14,8 @@ from boxdepth.trainer.data.loader import BatchLoader, BatchOrder
 from boxdepth.trainer.data.store_dataset import TrainingSet, open_training_set
 from boxdepth.trainer.distill.pseudo import PseudoRules
 from boxdepth.trainer.distill.teacher import Teacher
-from boxdepth.trainer.engine.distributed import World
-from boxdepth.trainer.engine.optim import make_optimizer, parameter_groups
+from boxdepth.trainer.engine.distributed import World, shared
+from boxdepth.trainer.engine.optim import optimizer_of
 from boxdepth.trainer.engine.schedule import LearningRate, scaled_learning_rate
 from boxdepth.trainer.engine.step import StepRules
 from boxdepth.trainer.engine.update import Learner
@@ -56,44 +55,24 @@ def batch_loader(
         landscape=dataset.landscape if run.data.group_aspect else None,
     )
     return BatchLoader(
-        dataset,
-        order,
-        rank=world.rank,
-        world=world.size,
-        accumulate=run.data.accumulate,
-        workers=run.data.workers,
-        timeout=run.data.timeout_seconds,
-        pin_memory=pin_memory,
+        dataset, order, run.data, rank=world.rank, world=world.size, pin_memory=pin_memory
     )
 
 
 def build_learner(run: config.RunConfig, device: torch.device, world: World) -> Learner:
     """Network, teacher, optimiser and schedule, weights initialised from the seed."""
     torch.manual_seed(run.seed)
-    model = build_model(run.model).to(device)
-    if run.channels_last:
-        model = model.to(memory_format=torch.channels_last)
-    model.train()
-    teacher = None
-    if run.distillation.method != "off":
-        teacher = Teacher(model, pseudo_rules(run), iterations=run.schedule.iterations)
-    groups = parameter_groups(
-        model,
-        weight_decay=run.optimizer.weight_decay,
-        norm_weight_decay=run.optimizer.norm_weight_decay,
-    )
-    optimizer = make_optimizer(
-        groups,
-        name=run.optimizer.name,
-        learning_rate=base_learning_rate(run),
-        momentum=run.optimizer.momentum,
-    )
+    layout = torch.channels_last if run.channels_last else torch.contiguous_format
+    model = build_model(run.model).to(device).to(memory_format=layout).train()
+    rate, taught = base_learning_rate(run), run.distillation.method != "off"
+    teacher = Teacher(model, pseudo_rules(run), run.schedule.iterations) if taught else None
+    network: nn.Module = torch.compile(model) if run.compile else model  # type: ignore[assignment]
     return Learner(
         model=model,
-        network=_wrapped(model, run, device, world),
+        network=shared(network, device, world),
         rules=step_rules(run),
-        optimizer=optimizer,
-        learning_rate=LearningRate(base=base_learning_rate(run), schedule=run.schedule),
+        optimizer=optimizer_of(model, run.optimizer, learning_rate=rate),
+        learning_rate=LearningRate(base=rate, schedule=run.schedule),
         scaler=torch.amp.GradScaler(device.type, enabled=run.precision == "fp16"),
         device=device,
         seed=run.seed,
@@ -147,8 +126,8 @@ def inference_spec(run: config.RunConfig) -> InferenceSpec:
     """How the run predicts."""
     return InferenceSpec(
         mask_head=mask_head_spec(run.model),
+        settings=run.inference,
         autocast=AUTOCAST[run.precision] if run.precision != "fp16" else None,
-        **run.inference.model_dump(),
     )
 
 
@@ -156,13 +135,3 @@ def config_digest(run: config.RunConfig) -> str:
     """SHA-256 of the resolved config."""
     text = json.dumps(run.model_dump(mode="json"), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _wrapped(
-    model: nn.Module, run: config.RunConfig, device: torch.device, world: World
-) -> nn.Module:
-    network: nn.Module = torch.compile(model) if run.compile else model  # type: ignore[assignment]
-    if world.size == 1:
-        return network
-    ids = [device.index or 0] if device.type == "cuda" else None
-    return DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)

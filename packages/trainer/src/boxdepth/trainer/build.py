@@ -13,7 +13,7 @@ from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec
 from boxdepth.trainer.model.fcos_head import FcosHead
 from boxdepth.trainer.model.fpn import FeaturePyramid
 from boxdepth.trainer.model.mask_branch import MaskBranch, SemanticHead
-from boxdepth.trainer.model.weight_files import DownloadError, read_tensors
+from boxdepth.trainer.model.weight_files import read_tensors
 from boxdepth.trainer.model.weights import (
     WeightsReport,
     adelaidet_classes,
@@ -33,35 +33,19 @@ def build_model(model: config.Model) -> CondInst:
     """
     if model.num_classes < 1:
         raise ValueError("the number of classes is unknown: take it from the training store first")
-    backbone = _backbone(model.backbone)
-    spec = mask_head_spec(model)
-    channels = model.fpn_channels
+    backbone, spec = _backbone(model.backbone), mask_head_spec(model)
+    channels, branch = model.fpn_channels, model.mask_branch
+    classes, prior = model.num_classes, model.fcos.prior
+    width = {"in_channels": channels, "channels": branch.channels}
     semantic = (
-        SemanticHead(
-            in_channels=channels,
-            channels=model.mask_branch.channels,
-            num_classes=model.num_classes,
-            prior=model.fcos.prior,
-        )
-        if model.mask_branch.semantic_loss
-        else None
+        SemanticHead(**width, num_classes=classes, prior=prior) if branch.semantic_loss else None
     )
     return CondInst(
         backbone=backbone,
         fpn=FeaturePyramid(backbone.channels, channels=channels),
-        head=FcosHead(
-            channels=channels,
-            num_classes=model.num_classes,
-            convs=model.fcos.convs,
-            prior=model.fcos.prior,
-        ),
+        head=FcosHead(channels=channels, num_classes=classes, convs=model.fcos.convs, prior=prior),
         controller=make_controller(channels, spec),
-        mask_branch=MaskBranch(
-            in_channels=channels,
-            channels=model.mask_branch.channels,
-            convs=model.mask_branch.convs,
-            out_channels=model.mask_branch.out_channels,
-        ),
+        mask_branch=MaskBranch(**width, convs=branch.convs, out_channels=branch.out_channels),
         mask_head=spec,
         semantic_head=semantic,
         pixel_mean=model.backbone.pixel_mean,
@@ -113,21 +97,15 @@ def mask_head_spec(model: config.Model) -> MaskHeadSpec:
 
 
 def _backbone(settings: config.Backbone) -> Backbone:
-    download = settings.weights == "timm"
-    try:
-        backbone = build_backbone(
-            name=settings.name,
-            frozen_stages=settings.frozen_stages,
-            frozen_norm=settings.frozen_norm,
-            stride_in_1x1=settings.stride_in_1x1,
-            deformable_stages=settings.deformable_stages,
-            extra=settings.extra | ({"pretrained": True} if download else {}),
-        )
-    except OSError as error:
-        raise DownloadError(
-            f"the ImageNet weights of {settings.name} are not here and can't be downloaded "
-            f"({type(error).__name__}); give a file: --set model.backbone.weights=FILE"
-        ) from error
+    download = {"pretrained": True} if settings.weights == "timm" else {}
+    backbone = build_backbone(
+        name=settings.name,
+        frozen_stages=settings.frozen_stages,
+        frozen_norm=settings.frozen_norm,
+        stride_in_1x1=settings.stride_in_1x1,
+        deformable_stages=settings.deformable_stages,
+        extra=settings.extra | download,
+    )
     if isinstance(settings.weights, Path):
         load_backbone(backbone, settings.weights)
     return backbone

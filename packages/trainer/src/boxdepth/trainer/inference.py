@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
@@ -20,26 +20,30 @@ from boxdepth.trainer.predict import (
     detect_in_boxes,
     predict_masks,
 )
+from boxdepth.trainer.settings import Fraction, Positive
 from boxdepth.trainer.structures import DenseOutputs, Detections
+
+
+class Inference(DetectionLimits):
+    """How a run predicts."""
+
+    short_side: Positive = 800
+    max_size: Positive = 1333
+    mask_threshold: Fraction = 0.5
+    rescore: bool = False
+    """Scores become sqrt(score x mask quality), as BoxTeacher's."""
+    batch_size: Positive = 1
+    """Images at hand together; those that are padded alike share a forward pass."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InferenceSpec:
-    """How to predict; see ``config.Inference``."""
+    """How a network predicts."""
 
     mask_head: MaskHeadSpec
-    short_side: int = 800
-    max_size: int = 1333
-    score_threshold: float = 0.05
-    threshold_with_quality: bool = True
-    pre_nms: int = 1000
-    nms_iou: float = 0.6
-    max_detections: int = 100
-    mask_threshold: float = 0.5
-    rescore: bool = False
+    settings: Inference = field(default_factory=Inference)
     crop_to_given: bool = True
     """Cut the masks of given boxes at those boxes."""
-    batch_size: int = 1
     autocast: torch.dtype | None = None
 
 
@@ -59,7 +63,7 @@ def predict_pictures(
     device = next(model.parameters()).device
     rest = iter(pictures)
     with _evaluating(model):
-        while group := list(islice(rest, spec.batch_size)):
+        while group := list(islice(rest, spec.settings.batch_size)):
             yield from _predict(model, group, spec, device)
 
 
@@ -94,8 +98,8 @@ def _predict_at_once(
         _detections(outputs, given, geometries, spec),
         spec.mask_head,
         original_sizes=[geometry.old_size for geometry in geometries],
-        mask_threshold=spec.mask_threshold,
-        rescore=spec.rescore,
+        mask_threshold=spec.settings.mask_threshold,
+        rescore=spec.settings.rescore,
         crop=spec.crop_to_given and any(boxes is not None for boxes in given),
         drop_empty_boxes=all(boxes is None for boxes in given),
     )
@@ -116,19 +120,15 @@ def _detections(
             for b, geometry in zip(given, geometries, strict=True)
         ]
         return detect_in_boxes(outputs, frames, wanted)
-    limits = DetectionLimits(
-        score_threshold=spec.score_threshold,
-        threshold_with_quality=spec.threshold_with_quality,
-        pre_nms=spec.pre_nms,
-        nms_iou=spec.nms_iou,
-        max_detections=spec.max_detections,
-    )
-    return detect(outputs, frames, limits)
+    return detect(outputs, frames, spec.settings)
 
 
 def _geometry(picture: Picture, spec: InferenceSpec) -> Geometry:
     height, width = picture.rgb.shape[:2]
-    new_size = resize_shape(height, width, short_side=spec.short_side, max_size=spec.max_size)
+    settings = spec.settings
+    new_size = resize_shape(
+        height, width, short_side=settings.short_side, max_size=settings.max_size
+    )
     return Geometry(old_size=(height, width), new_size=new_size, flip=False)
 
 

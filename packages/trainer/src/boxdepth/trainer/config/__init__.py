@@ -3,7 +3,6 @@
 from boxdepth.trainer.config.run import (
     Backbone,
     FcosHead,
-    Inference,
     MaskBranch,
     Model,
     RunConfig,
@@ -14,6 +13,7 @@ from boxdepth.trainer.distill.rules import Distillation
 from boxdepth.trainer.engine.loop import Checkpoints
 from boxdepth.trainer.engine.optim import Optimizer
 from boxdepth.trainer.engine.schedule import Schedule
+from boxdepth.trainer.inference import Inference
 from boxdepth.trainer.model.dynamic_mask_head import MaskHead
 
 __all__ = [

@@ -16,8 +16,8 @@ from boxdepth.trainer.distill.rules import Distillation
 from boxdepth.trainer.engine.loop import Checkpoints
 from boxdepth.trainer.engine.optim import Optimizer
 from boxdepth.trainer.engine.schedule import Schedule
+from boxdepth.trainer.inference import Inference
 from boxdepth.trainer.model.dynamic_mask_head import MaskHead
-from boxdepth.trainer.predict import DetectionLimits
 from boxdepth.trainer.settings import Fraction, NonNegative, Positive, Settings
 from boxdepth.trainer.targets.assign import Assignment
 
@@ -65,18 +65,6 @@ class Model(Settings):
     fcos: FcosHead = FcosHead()
     mask_branch: MaskBranch = MaskBranch()
     mask_head: MaskHead = MaskHead()
-
-
-class Inference(DetectionLimits):
-    """How a run predicts."""
-
-    short_side: Positive = 800
-    max_size: Positive = 1333
-    mask_threshold: Fraction = 0.5
-    rescore: bool = False
-    """Scores become sqrt(score x mask quality), as BoxTeacher's."""
-    batch_size: Positive = 1
-    """Images at hand together; those that are padded alike share a forward pass."""
 
 
 class RunConfig(Settings):

@@ -4,12 +4,13 @@ What is drawn is a pure function of (seed, epoch, index), so that workers, resta
 ranks can't change it.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 from PIL import Image
+
+from boxdepth.trainer.data.rules import Augmentation
 
 AUGMENTATION_STREAM = 2
 """Keeps these random numbers apart from those of the sample order."""
@@ -42,20 +43,15 @@ def resize_shape(height: int, width: int, *, short_side: int, max_size: int) -> 
 
 
 def draw_geometry(
-    size: tuple[int, int],
-    *,
-    short_sides: Sequence[int],
-    max_size: int,
-    flip: float,
-    seed: int,
-    epoch: int,
-    index: int,
+    size: tuple[int, int], augmentation: Augmentation, *, seed: int, epoch: int, index: int
 ) -> Geometry:
     """The change that sample ``index`` undergoes in ``epoch``; the same wherever it is asked."""
     random = np.random.default_rng([seed, AUGMENTATION_STREAM, epoch, index])
-    short_side = int(short_sides[int(random.integers(len(short_sides)))])
-    new_size = resize_shape(*size, short_side=short_side, max_size=max_size)
-    return Geometry(old_size=size, new_size=new_size, flip=bool(random.random() < flip))
+    short_sides = augmentation.short_sides
+    short_side = short_sides[int(random.integers(len(short_sides)))]
+    new_size = resize_shape(*size, short_side=short_side, max_size=augmentation.max_size)
+    flip = bool(random.random() < augmentation.flip)
+    return Geometry(old_size=size, new_size=new_size, flip=flip)
 
 
 def transform_image(

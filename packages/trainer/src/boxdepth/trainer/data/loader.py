@@ -17,6 +17,7 @@ from jaxtyping import Bool, Int64
 
 from boxdepth.depthgen.store import DataError
 from boxdepth.trainer.data.collate import collate
+from boxdepth.trainer.data.rules import Data
 from boxdepth.trainer.data.store_dataset import TrainingSet
 from boxdepth.trainer.structures import Batch
 
@@ -24,6 +25,7 @@ ORDER_STREAM = 1
 """Keeps the random numbers of the order apart from those of the augmentation."""
 MAX_BLOCK = 64
 """Batches among which images are exchanged to bring equal aspects together."""
+IN_THE_MAIN_THREAD = Data(workers=0)
 
 
 class SampleKey(NamedTuple):
@@ -92,30 +94,28 @@ class BatchLoader:
         self,
         dataset: TrainingSet,
         order: BatchOrder,
+        settings: Data = IN_THE_MAIN_THREAD,
         *,
         rank: int = 0,
         world: int = 1,
-        accumulate: int = 1,
-        workers: int = 0,
-        timeout: float = 300,
         pin_memory: bool = False,
     ) -> None:
-        parts = world * accumulate
+        parts = world * settings.accumulate
         if order.batch_size % parts:
             raise ValueError(
                 f"a batch of {order.batch_size} images can't be divided over {world} ranks with "
-                f"{accumulate} accumulation steps; give a batch size that is a multiple of {parts}"
+                f"{settings.accumulate} accumulation steps; give a batch size that is a multiple "
+                f"of {parts}"
             )
         self._dataset, self._order = dataset, order
-        self._rank, self._world, self._accumulate = rank, world, accumulate
-        self._workers, self._timeout = workers, timeout
+        self._rank, self._world, self._settings = rank, world, settings
         self._pin_memory = pin_memory
 
     def keys(self, batch: int) -> tuple[tuple[SampleKey, ...], ...]:
         """The samples of each forward pass of this rank in step ``batch``."""
         mine = self._order.keys(batch)[self._rank :: self._world]
-        size = len(mine) // self._accumulate
-        return tuple(mine[k * size : (k + 1) * size] for k in range(self._accumulate))
+        size = len(mine) // self._settings.accumulate
+        return tuple(mine[k * size : (k + 1) * size] for k in range(self._settings.accumulate))
 
     def steps(self, start: int, stop: int) -> Iterator[tuple[Batch, ...]]:
         """The forward passes of steps ``start`` .. ``stop - 1``.
@@ -123,11 +123,11 @@ class BatchLoader:
         Raises:
             DataError: a sample can't be loaded, or takes longer than the timeout.
         """
-        if self._workers == 0:
+        if self._settings.workers == 0:
             for step in range(start, stop):
                 yield tuple(self._load(keys) for keys in self.keys(step))
             return
-        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="loader")
+        pool = ThreadPoolExecutor(self._settings.workers, thread_name_prefix="loader")
         try:
             yield from self._ahead(pool, start, stop)
         finally:
@@ -139,7 +139,7 @@ class BatchLoader:
         pending: deque[tuple[Future[Batch], ...]] = deque()
         upcoming = start
         for step in range(start, stop):
-            while upcoming < stop and len(pending) <= self._workers + 1:
+            while upcoming < stop and len(pending) <= self._settings.workers + 1:
                 passes = self.keys(upcoming)
                 pending.append(tuple(pool.submit(self._load, k) for k in passes))
                 upcoming += 1
@@ -151,11 +151,11 @@ class BatchLoader:
 
     def _wait(self, future: Future[Batch], step: int) -> Batch:
         try:
-            return future.result(self._timeout)
+            return future.result(self._settings.timeout_seconds)
         except FutureTimeout:
             ids = [self._dataset.image_id(k.sample) for keys in self.keys(step) for k in keys]
             raise DataError(
                 f"{self._dataset.store.path}: images {ids} were not loaded within "
-                f"{self._timeout:g} s; is the disk or the network stuck? "
+                f"{self._settings.timeout_seconds} s; is the disk or the network stuck? "
                 "(--set data.timeout_seconds=N waits longer)"
             ) from None

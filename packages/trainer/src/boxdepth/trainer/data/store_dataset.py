@@ -104,13 +104,7 @@ class TrainingSet:
         augmentation = settings.augmentation
         height, width = (int(side) for side in store.image_sizes[row])
         geometry = draw_geometry(
-            (height, width),
-            short_sides=augmentation.short_sides,
-            max_size=augmentation.max_size,
-            flip=augmentation.flip,
-            seed=self._seed,
-            epoch=epoch,
-            index=index,
+            (height, width), augmentation, seed=self._seed, epoch=epoch, index=index
         )
         boxes = store.boxes(row)
         used = _usable(boxes, height=height, width=width)

@@ -1,6 +1,6 @@
 """Pseudo masks: the teacher's masks, one for each box, with how far each may be trusted."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
@@ -54,7 +54,8 @@ def pseudo_masks(
     found: dict[int, PseudoMasks] = {}
     with teaching(network, batch_stats=settings.teacher_batch_stats):
         for images in together if settings.teacher_batch_stats else equally_padded(frames):
-            found |= _taught(network, batch, grid, rules, images, frames, progress)
+            own = {image: frames[image] for image in images}
+            found |= _taught(network, batch, grid, rules, own, progress=progress)
     return _concatenated([found[image] for image in range(len(frames))])
 
 
@@ -63,12 +64,16 @@ def _taught(
     batch: Batch,
     grid: MaskGrid,
     rules: PseudoRules,
-    images: Sequence[int],
-    frames: Sequence[tuple[int, int]],
+    frames: Mapping[int, tuple[int, int]],
+    *,
     progress: float,
 ) -> dict[int, PseudoMasks]:
-    """The pseudo masks of some images of the batch, by their number; one forward pass."""
-    own = [frames[image] for image in images]
+    """The pseudo masks of some images of the batch, by their number; one forward pass.
+
+    Args:
+        frames: the teacher's size of each of them.
+    """
+    images, own = list(frames), list(frames.values())
     pixels = resized_images(batch.images, batch.frames, images=images, targets=own)
     sizes = torch.tensor(own).to(pixels.device, non_blocking=True)
     device = pixels.device.type

@@ -14,7 +14,7 @@ from boxdepth.trainer.structures import Batch, MaskGrid, PseudoMasks
 class Teacher:
     """A second whole model that follows the student as a moving average."""
 
-    def __init__(self, student: nn.Module, rules: PseudoRules, *, iterations: int) -> None:
+    def __init__(self, student: nn.Module, rules: PseudoRules, iterations: int) -> None:
         self.module = make_teacher(student)
         self._rules, self._iterations = rules, iterations
         self._ready_for: int | None = None

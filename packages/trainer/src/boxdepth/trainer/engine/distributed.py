@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,14 @@ def world_from_environment() -> World:
         local_rank=int(os.environ.get("LOCAL_RANK", "0")),
         size=int(os.environ.get("WORLD_SIZE", "1")),
     )
+
+
+def shared(network: nn.Module, device: torch.device, world: World) -> nn.Module:
+    """The network, with gradients that are means over all ranks."""
+    if world.size == 1:
+        return network
+    ids = [device.index or 0] if device.type == "cuda" else None
+    return DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
 
 
 @contextmanager

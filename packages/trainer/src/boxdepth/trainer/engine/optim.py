@@ -83,6 +83,20 @@ def make_optimizer(
     return torch.optim.AdamW(options, lr=learning_rate)
 
 
+def optimizer_of(
+    model: nn.Module, settings: Optimizer, *, learning_rate: float
+) -> torch.optim.Optimizer:
+    """The optimiser of everything that learns in ``model``."""
+    groups = parameter_groups(
+        model,
+        weight_decay=settings.weight_decay,
+        norm_weight_decay=settings.norm_weight_decay,
+    )
+    return make_optimizer(
+        groups, name=settings.name, learning_rate=learning_rate, momentum=settings.momentum
+    )
+
+
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """All groups learn at ``rate`` from now on."""
     for group in optimizer.param_groups:

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from boxdepth.trainer.model.deformable import ModulatedDeformConv
+from boxdepth.trainer.model.weight_files import DownloadError
 
 if TYPE_CHECKING:
     from timm.models.resnet import Bottleneck
@@ -79,6 +80,7 @@ def build_backbone(
     Raises:
         ValueError: an unknown name (says the nearest), no features at strides 8, 16 and 32, or an
             option that the architecture doesn't have.
+        DownloadError: pretrained weights that are not here and can't be fetched.
     """
     net = _feature_extractor(name, extra or {})
     if stride_in_1x1:
@@ -107,6 +109,11 @@ def _feature_extractor(name: str, extra: dict[str, Any]) -> Any:
         strides = tuple(net.feature_info.reduction())
     except (TypeError, RuntimeError, AttributeError, AssertionError, KeyError) as error:
         raise ValueError(f"backbone {name!r} can't be built with {extra}: {error}") from error
+    except OSError as error:
+        raise DownloadError(
+            f"the ImageNet weights of {name} are not here and can't be downloaded "
+            f"({type(error).__name__}); give a file: --set model.backbone.weights=FILE"
+        ) from error
     if strides != STRIDES:
         raise ValueError(
             f"backbone {name!r} has features at strides {strides}, the FPN needs {STRIDES}"
