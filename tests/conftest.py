@@ -14,6 +14,7 @@ from jaxtyping import install_import_hook
 from typeguard import check_type
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 PACKAGES = ("boxdepth.depthgen", "boxdepth.trainer", "boxdepth.evaluate")

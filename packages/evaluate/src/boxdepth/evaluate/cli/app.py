@@ -1,76 +1,45 @@
 """The typer application every subcommand registers with, and what all of them share."""
 
 import json
-import logging
-import os
 import sys
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-from rich.console import Console
 from rich.progress import Progress
 
+from boxdepth.evaluate.cli import conventions
+from boxdepth.evaluate.cli.conventions import App, console, interactive, say
 from boxdepth.evaluate.results import UsageError
 
-app = typer.Typer(
-    name="evaluate",
-    help="COCO and official Cityscapes AP for anybody's predictions.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
+__all__ = [
+    "app",
+    "console",
+    "emit",
+    "interactive",
+    "progress",
+    "refuse_existing",
+    "say",
+    "warn",
+    "write_new",
+]
+
+app = App(
+    "evaluate",
+    about="COCO and official Cityscapes AP for anybody's predictions.",
+    distribution="boxdepth-evaluate",
 )
-# Away from a terminal tables must not be cut to 80 columns.
-console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 140)
-logger = logging.getLogger("boxdepth")
-
-
-def _print_version(wanted: bool) -> bool:
-    if wanted:
-        typer.echo(f"evaluate {version('boxdepth-evaluate')}")
-        raise typer.Exit
-    return wanted
-
-
-@app.callback()
-def _common(
-    _version: Annotated[
-        bool,
-        typer.Option(
-            "--version", help="Print the version.", callback=_print_version, is_eager=True
-        ),
-    ] = False,
-    verbose: Annotated[
-        bool, typer.Option("-v", "--verbose", help="Log more; show tracebacks.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only errors.")] = False,
-) -> None:
-    logger.setLevel(logging.DEBUG if verbose else logging.WARNING)
-    console.quiet = quiet
-
-
-def is_verbose() -> bool:
-    """Whether `-v` was given."""
-    return logger.level == logging.DEBUG
-
-
-def say(text: object = "") -> None:
-    """Human text: to stderr, markup off, nothing cut."""
-    console.print(text, markup=False, soft_wrap=True)
 
 
 def warn(warnings: tuple[str, ...] | list[str]) -> None:
     """One yellow line for each warning."""
     for warning in warnings:
-        console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
+        conventions.warn(warning)
 
 
 def progress() -> Progress:
     """A bar on a terminal; silent where stderr is none or CI is set."""
-    hidden = not console.is_terminal or bool(os.environ.get("CI")) or console.quiet
-    return Progress(console=console, disable=hidden, transient=True)
+    return Progress(console=console, disable=not interactive(), transient=True)
 
 
 def emit(

@@ -15,10 +15,10 @@ from boxdepth.trainer.cli.app import (
     AsJson,
     Device,
     app,
-    bar_wanted,
     choose_device,
     console,
     emit,
+    interactive,
     say,
 )
 from boxdepth.trainer.cli.console import RunDisplay, closing_panel, duration
@@ -157,7 +157,7 @@ def fit(
         if world.is_main:
             run_setup.start_folder(plan, command=shlex.join(["trainer", *sys.argv[1:]]))
         barrier()
-        result = _train(plan, learner, progress, live=bar_wanted(), silent=not world.is_main)
+        result = _train(plan, learner, progress, live=interactive(), silent=not world.is_main)
     if world.is_main:
         emit(result, as_json=as_json)
 

@@ -21,10 +21,10 @@ from boxdepth.trainer.cli.app import (
     AsJson,
     Device,
     app,
-    bar_wanted,
     choose_device,
     console,
     emit,
+    interactive,
     say,
 )
 from boxdepth.trainer.cli.evaluation import category_ids_for
@@ -331,7 +331,7 @@ def _progress() -> Progress:
         TaskProgressColumn(),
         TimeRemainingColumn(),
         console=console,
-        disable=not bar_wanted(),
+        disable=not interactive(),
         transient=True,
     )
 
