@@ -19,7 +19,7 @@ from boxdepth.trainer.data.box_file import read_box_file
 FULL, HUGE = 2**53, 10**400
 NAN, INFINITY = float("nan"), float("inf")
 MISSING = object()
-MENDING = re.compile("written as|null|no name|name missing")
+MENDING = re.compile("written as|null|no name|name missing|without a name")
 ACCEPTED, MENDED, REFUSED = "accepted", "mended", "refused"
 
 DOCUMENT: dict[str, list[dict[str, Any]]] = {
