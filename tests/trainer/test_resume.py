@@ -282,3 +282,40 @@ def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
         lock_run(tmp_path, patience=0.0).__enter__()
     with lock_run(tmp_path, patience=0.0):
         pass
+
+
+EVALUATED = (
+    'checkpoints={"every": 1, "keep": 9, "log_every": 1, "evaluate_every": 1, "patience": 2}'
+)
+
+
+@pytest.mark.parametrize(
+    ("aps", "steps", "ends"),
+    [
+        # best at 2, two evaluations later the rate has dropped (at 4): ends there
+        ([0.1, 0.5, 0.4, 0.3, 0.9, 0.9], "[4]", 4),
+        # the same scores, but the rate drops at 5: not before it has
+        ([0.1, 0.5, 0.4, 0.3, 0.2, 0.9], "[5]", 5),
+        # a better one each time, or at least every second time: goes on to the end
+        ([0.1, 0.5, 0.4, 0.6, 0.5, 0.7], "[1]", 6),
+    ],
+)
+def test_a_run_ends_early_where_nothing_gets_better(
+    make_store, tiny_run: RunConfig, tmp_path: Path, aps: list[float], steps: str, ends: int
+) -> None:
+    """As an uninterrupted run, and as one that is stopped and resumed on the way."""
+    store = Path(make_store().path)
+    settings = [EVALUATED, f'schedule={{"iterations": 6, "steps": {steps}}}']
+    config = apply_overrides(tiny_run, settings)
+    whole = go(config, store, tmp_path / "whole", evaluate=Evaluations(aps), evaluates="val")
+    assert whole.step == ends
+    pieces = Evaluations(aps)
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "predictions.json").touch()  # as an evaluation leaves it
+    with pytest.raises(StoppedError):
+        go(config, store, tmp_path / "two", stop_after=2, evaluate=pieces, evaluates="val")
+    resumed = go(config, store, tmp_path / "two", evaluate=pieces, evaluates="val")
+    assert resumed.step == ends
+    # and asked once more, it has nothing to do
+    again = go(config, store, tmp_path / "two", evaluate=pieces, evaluates="val")
+    assert again.step == ends

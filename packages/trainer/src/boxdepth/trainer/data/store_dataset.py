@@ -71,6 +71,11 @@ class TrainingSet:
         return len(self._rows)
 
     @property
+    def rows(self) -> Int64[np.ndarray, " n"]:
+        """Row in the store of each sample."""
+        return self._rows
+
+    @property
     def landscape(self) -> Bool[np.ndarray, " n"]:
         """True for images that are wider than high."""
         sizes = self.store.image_sizes[self._rows]

@@ -55,6 +55,9 @@ class Checkpoints(Settings):
     """Newest checkpoints to keep; the best one stays as well."""
     evaluate_every: NonNegative = 0
     """Iterations between two evaluations on the val store; 0: only at the end."""
+    patience: NonNegative = 0
+    """Evaluations without a better score after which the run ends, once the learning rate has
+    dropped; 0: it goes on to its end."""
     log_every: Positive = 20
     """Iterations between two reports; the health of the run is looked at in the last of them."""
 
@@ -122,6 +125,8 @@ def run_loop(
             progress.step >= stop_at or _due(progress.step, run.intervals.evaluate_every)
         ):
             _evaluate(run, progress, reporter, listener, wanted=owed)
+        if _is_stale(run, progress, listener):
+            return
         for passes in run.loader.steps(progress.step, stop_at):
             watching = progress.step + 1 == stop_at or _due(
                 progress.step + 1, run.intervals.log_every
@@ -146,6 +151,8 @@ def run_loop(
                 raise StoppedError(stop.number or 15, step)
             if evaluating:
                 _evaluate(run, progress, reporter, listener)
+                if _is_stale(run, progress, listener):
+                    return
 
 
 def save(run: Run, progress: Progress) -> None:
@@ -296,6 +303,27 @@ def _evaluate(
         )
     barrier()
     reporter.restart_clock()
+
+
+def _is_stale(run: Run, progress: Progress, listener: Listener) -> bool:
+    """Whether the last `patience` evaluations brought nothing better than the best before them.
+
+    A function of the step and of the pointer `best`, so that a resumed run ends where it would
+    have. Not before the learning rate's first drop, which brings what the steps before it do not.
+    """
+    every, patience = run.intervals.evaluate_every, run.intervals.patience
+    first_drop = min(run.learner.learning_rate.schedule.steps, default=0)
+    if not (every and patience) or progress.step < first_drop:
+        return False
+    best = read_best(run.folder) if run.world.is_main else None
+    stale = best is not None and progress.step - best.step >= patience * every
+    if any_rank(stale, run.learner.device):
+        listener.on_note(
+            f"step {progress.step}: no better score in {patience} evaluations: ends here "
+            "(checkpoints.patience)"
+        )
+        return True
+    return False
 
 
 def _flat(scores: Scores) -> dict[str, float]:

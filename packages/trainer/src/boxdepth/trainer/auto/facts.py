@@ -1,0 +1,150 @@
+"""What a store holds, as numbers: all that the choice of a recipe looks at."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Int64
+from pycocotools import mask as coco_mask
+
+from boxdepth.depthgen.store import Category, Store
+
+HASHED_IMAGES = 20_000
+"""Larger stores are not read whole to look for images that occur twice."""
+
+SMALLEST_TOLD = 16
+"""Pixels; of smaller boxes nobody can tell whether the mask is the box or a shape in it."""
+RECTANGLES = 0.1
+"""Share of masks that are their boxes from which on they are an exporter's work, not shapes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """One split: sizes of images and boxes, classes, and how many boxes each class has.
+
+    Crowd boxes and boxes without area inside their image are left out, as in training.
+    """
+
+    where: str
+    """The store, for sentences about it."""
+    categories: tuple[Category, ...]
+    image_names: tuple[str, ...]
+    image_sizes: Int64[np.ndarray, "n 2"]
+    """(height, width) in pixels."""
+    boxes_xyxy: Float32[np.ndarray, "m 4"]
+    """Cut to their images, in pixels of the original image."""
+    labels: Int64[np.ndarray, " m"]
+    image_index: Int64[np.ndarray, " m"]
+    """Row of ``image_sizes`` of each box, ascending."""
+    images_without_depth: int = 0
+    masks: int = 0
+    """Boxes with a mask that is a shape of its own."""
+    filled_boxes: int = 0
+    """Boxes whose mask is the box itself, as exporters write it where there is none."""
+
+    @property
+    def images(self) -> int:
+        """How many there are."""
+        return len(self.image_sizes)
+
+    @property
+    def boxes(self) -> int:
+        """How many can be learnt from."""
+        return len(self.boxes_xyxy)
+
+    @property
+    def images_with_boxes(self) -> int:
+        """Images that a run learns from."""
+        return len(np.unique(self.image_index))
+
+    @property
+    def boxes_per_image(self) -> Int64[np.ndarray, " n"]:
+        """Of every image."""
+        counts: np.ndarray = np.bincount(self.image_index, minlength=self.images)
+        return counts
+
+    @property
+    def boxes_per_class(self) -> Int64[np.ndarray, " c"]:
+        """In the order of ``categories``."""
+        counts: np.ndarray = np.bincount(self.labels, minlength=len(self.categories))
+        return counts
+
+    @property
+    def masks_are_boxes(self) -> bool:
+        """Whether so many masks are their boxes that they can't be trusted as masks."""
+        return self.filled_boxes > RECTANGLES * (self.masks + self.filled_boxes)
+
+    def long_sides(self) -> Float32[np.ndarray, " m"]:
+        """Longer side of each box, in pixels of the original image."""
+        sides: np.ndarray = self.boxes_xyxy[:, 2:] - self.boxes_xyxy[:, :2]
+        longest: np.ndarray = sides.max(axis=1, initial=0.0)
+        return longest
+
+    def image_short_sides(self) -> Int64[np.ndarray, " m"]:
+        """Shorter side of the image of each box, in pixels."""
+        shorter: np.ndarray = self.image_sizes.min(axis=1, initial=2**31)
+        of_each: np.ndarray = shorter[self.image_index]
+        return of_each
+
+
+def read_facts(store: Store) -> Facts:
+    """The facts of a finished store; no image is decoded."""
+    boxes, labels, index, shapes, filled = [], [], [], 0, 0
+    for row in range(len(store)):
+        found = store.boxes(row)
+        height, width = (int(side) for side in store.image_sizes[row])
+        inside = np.clip(found.xyxy, 0, [width, height, width, height]).astype(np.float32)
+        used = ~found.crowd & ((inside[:, 2:] - inside[:, :2]) > 0).all(axis=1)
+        boxes.append(inside[used])
+        labels.append(found.label[used])
+        index.append(np.full(int(used.sum()), row, dtype=np.int64))
+        full = [_fills(mask, box) for mask, box in zip(store.masks(row), inside, strict=True)]
+        kept = [is_full for is_full, keep in zip(full, used, strict=True) if keep]
+        shapes, filled = shapes + kept.count(False), filled + kept.count(True)
+    return Facts(
+        where=str(store.path),
+        categories=tuple(store.attributes.categories),
+        image_names=tuple(store.image_names),
+        image_sizes=store.image_sizes,
+        boxes_xyxy=np.concatenate([np.zeros((0, 4), np.float32), *boxes]),
+        labels=np.concatenate([np.zeros(0, np.int64), *labels]),
+        image_index=np.concatenate([np.zeros(0, np.int64), *index]),
+        images_without_depth=int((~store.depth_valid).sum()),
+        masks=shapes,
+        filled_boxes=filled,
+    )
+
+
+def _fills(mask: dict[str, Any] | None, box_xyxy: Float32[np.ndarray, "4"]) -> bool | None:
+    """Whether a mask is its box, to a pixel a side; None: there is no mask."""
+    if mask is None:
+        return None
+    width, height = (float(side) for side in box_xyxy[2:] - box_xyxy[:2])
+    if min(width, height) < SMALLEST_TOLD:
+        return False
+    return bool(coco_mask.area(mask) >= (width - 1) * (height - 1))
+
+
+def duplicate_images(
+    train: Store, val: Store | None = None
+) -> tuple[tuple[tuple[str, ...], ...], tuple[tuple[str, str], ...]] | None:
+    """Images that occur more than once, byte for byte; None where a store is too large to read.
+
+    Returns:
+        Groups of names within ``train``; and pairs (name in train, name in val) of shared images.
+    """
+    if len(train) > HASHED_IMAGES or (val is not None and len(val) > HASHED_IMAGES):
+        return None
+    here = _by_content(train)
+    groups = tuple(tuple(names) for names in here.values() if len(names) > 1)
+    there = _by_content(val) if val is not None else {}
+    shared = tuple((here[key][0], there[key][0]) for key in here if key in there)
+    return groups, shared
+
+
+def _by_content(store: Store) -> dict[bytes, list[str]]:
+    names: dict[bytes, list[str]] = {}
+    for row, name in enumerate(store.image_names):
+        names.setdefault(hashlib.sha256(store.image_bytes(row)).digest(), []).append(name)
+    return names
