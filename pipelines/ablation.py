@@ -56,6 +56,12 @@ VARIANTS: Mapping[str, Variant] = {
     "depth": Variant(title="+ L_depth", row="terms-depth"),
     "cons": Variant(title="+ L_cons", row="terms-cons", stem="boxinst"),
     "both": Variant(title="+ both", row="terms-both", stem="depth"),
+    "cons-alone": Variant(
+        title="L_cons instead of colour",
+        row="terms-cons",
+        settings=("losses.color=0", "losses.consistency_warmup=none"),
+        extra=True,
+    ),
     "distill-iou": Variant(
         title="+ both + distillation, IoU match", row="teacher-800-iou", stem="both"
     ),

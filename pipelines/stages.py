@@ -44,6 +44,13 @@ def ensure_store(store: Path, *source: str, title: str) -> None:
         call(title, *("depthgen", "run", *source, "--store", str(store), "--with-masks", "--json"))
 
 
+def ensure_imported_store(store: Path, depth: Path, *source: str, title: str) -> None:
+    """A store with masks and with depth that was measured, unless it is there."""
+    if not finished(store):
+        where = ("depthgen", "import", str(depth), str(store))
+        call(title, *where, *source, "--with-masks", "--json")
+
+
 def fit(config: Path, run: Path, *options: str, fork: Path | None = None) -> dict[str, Any]:
     """Train a resolved configuration, from `fork`'s state if given; an interrupted run resumes."""
     started, saved = (run / "run.json").exists(), (run / "latest").exists()
