@@ -7,9 +7,9 @@ weights of a small timm backbone that stays frozen (ImageNet, mean = std = 0.5),
 pseudo-depth, trains every variant with every seed, scores masks on the validation photographs, and
 writes `ablation.md`. Finished runs are kept, interrupted ones resume.
 
-The depth model that comes with BoxDepth has seen drawn scenes only. Name one that knows photographs
-with `--depth-model` (`depthgen models` lists them) wherever it can be downloaded, or give depth that
-a sensor has measured, in files of the photographs' stems:
+The depth model that comes with BoxDepth has seen drawn scenes only. Name one that knows
+photographs with `--depth-model` (`depthgen models` lists them) wherever it can be downloaded, or
+give depth that a sensor has measured, in files of the photographs' stems:
 
     python pipelines/ablate_photos.py --photos potholes --depth potholes/depth16 \\
         --depth-kind height --weights mobilenetv2.safetensors --seeds 5 --out measured

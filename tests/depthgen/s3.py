@@ -25,17 +25,24 @@ class Proxy:
             writing one, ``truncated`` to the next reading one, the others to any.
         injected: Faults that have happened.
         requests: Passed requests, by method.
+        paths: The same, by method and path.
     """
 
     url: str = ""
     faults: list[str] = field(default_factory=list)
     injected: list[str] = field(default_factory=list)
     requests: Counter[str] = field(default_factory=Counter)
+    paths: Counter[tuple[str, str]] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def next_fault(self, method: str) -> str | None:
+    def count(self, part: str) -> int:
+        """Requests for objects whose path holds ``part``."""
+        return sum(number for (_, path), number in self.paths.items() if part in path)
+
+    def next_fault(self, method: str, path: str) -> str | None:
         with self.lock:
             self.requests[method] += 1
+            self.paths[method, path] += 1
             for fault in self.faults:
                 fits = {"lying put": ("PUT", "POST"), "truncated": ("GET",)}.get(fault, (method,))
                 if method in fits:
@@ -55,7 +62,7 @@ def _handler(proxy: Proxy, target: tuple[str, int], patience: float) -> type:
         def _serve(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
             body = self.rfile.read(length) if length else None
-            fault = proxy.next_fault(self.command)
+            fault = proxy.next_fault(self.command, self.path)
             if fault == "timeout":
                 time.sleep(patience)
             if fault in ("timeout", "reset"):

@@ -143,6 +143,13 @@ def test_every_box_keeps_one_location_even_beyond_the_limit() -> None:
     assert sorted(kept.box_index.tolist()) == [0, 1, 2]
 
 
+def test_more_images_than_boxes() -> None:
+    """The only box lies in the second image."""
+    kept = select_positives(assign(BOXES[:1], [1]), outputs(), Sampling(per_image=4), num_boxes=1)
+    assert kept.image_index.tolist() == [1] * 4
+    assert kept.counts == (0, 4)
+
+
 def test_gradient_reaches_the_controller_at_the_samples_only() -> None:
     dense = outputs()
     kept = select_positives(assign(BOXES, [0, 0, 1]), dense, Sampling(), num_boxes=3)

@@ -58,7 +58,7 @@ class PairPicture:
             (f"depth {self.share(self.depth):.2f}", _DEPTH_TINT),
             ("both", _BOTH_TINT),
         ]
-        depth = self.sample.inverse_depth[0].round().clamp(0, 255).to(torch.uint8)
+        depth = self.sample.inverse_depth[0].nan_to_num(0.0).round().clamp(0, 255).to(torch.uint8)
         size = (max(1, round(width * _HEIGHT / height)), _HEIGHT)
         return _join(
             [

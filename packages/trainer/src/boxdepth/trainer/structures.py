@@ -33,7 +33,8 @@ class Sample:
     image: UInt8[Tensor, "3 h w"]
     """RGB, 0..255."""
     inverse_depth: Float[Tensor, "1 h w"]
-    """Relative inverse depth in 8-bit units, 0 (farthest) .. 255 (nearest)."""
+    """Relative inverse depth in 8-bit units, 0 (farthest) .. 255 (nearest); NaN where a sensor saw
+    nothing."""
     depth_valid: bool
     """False: the store holds no usable depth for this image."""
     boxes_xyxy: Float[Tensor, "n 4"]
@@ -61,7 +62,7 @@ class Batch:
     valid: Bool[Tensor, "b h w"]
     """True inside the image and above the removed bottom rows: a neighbour there can be trusted."""
     inverse_depth: Float[Tensor, "b 1 h w"]
-    """0..255, padded with 0."""
+    """0..255, padded with 0; NaN where a sensor saw nothing."""
     depth_valid: Bool[Tensor, " b"]
     boxes_xyxy: Float[Tensor, "m 4"]
     labels: Int64[Tensor, " m"]
@@ -141,7 +142,8 @@ class MaskGrid:
     valid: Bool[Tensor, "b hm wm"]
     """A neighbour there can be trusted."""
     inverse_depth: Float[Tensor, "b 1 hm wm"]
-    """0..255, means over 4x4 pixels."""
+    """0..255, means over 4x4 pixels; NaN where one of them was not measured: no pair with such a
+    cell is trusted."""
     depth_valid: Bool[Tensor, " b"]
     lab: Float[Tensor, "b 3 hm wm"]
     """CIE LAB of the means over 4x4 pixels of the image as it is (not of the student's view)."""

@@ -16,7 +16,7 @@ from boxdepth.depthgen.store.errors import (
     StoreMismatchError,
 )
 from boxdepth.depthgen.store.images import decode_image
-from boxdepth.depthgen.store.location import Location, locate
+from boxdepth.depthgen.store.location import Location, is_remote, locate
 from boxdepth.depthgen.store.plan import plan_store
 from boxdepth.depthgen.store.read import Boxes, Store, open_store
 from boxdepth.depthgen.store.schema import (
@@ -52,6 +52,7 @@ __all__ = [
     "UnitRows",
     "Verification",
     "decode_image",
+    "is_remote",
     "locate",
     "open_store",
     "open_writer",

@@ -66,29 +66,32 @@ def summarise(problems: Sequence[str], *, shown: int = 20) -> str:
     return "\n".join(lines)
 
 
-FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+def _numbers(*names: str) -> frozenset[int]:
+    """The error numbers of these names, as far as the system knows them (macOS, Windows: not
+    all)."""
+    return frozenset(number for name in names if (number := getattr(errno, name, None)) is not None)
+
+
+FULL: Final = _numbers("ENOSPC", "EDQUOT", "EFBIG")
 """No room is left: on the disk, in the quota, or under the file-size limit (``ulimit -f``)."""
 
-_FAILING: Final = frozenset(
-    {
-        errno.EIO, errno.ESTALE, errno.EROFS, errno.ENODEV, errno.ENXIO, errno.EREMOTEIO,
-        errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN,
-        errno.ENETUNREACH, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOLCK,
-    }
+_FAILING: Final = _numbers(
+    "EIO", "ESTALE", "EROFS", "ENODEV", "ENXIO", "EREMOTEIO", "ETIMEDOUT", "ENOTCONN", "EHOSTDOWN",
+    "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH", "EMFILE", "ENFILE", "ENOMEM", "ENOLCK",
 )  # fmt: skip
 """The disk, the network file system or the system's limits fail; no file is at fault."""
 
 _CURES: Final = {
-    errno.ENOSPC: "the disk is full; free space",
-    errno.EDQUOT: "the quota is used up; free space",
-    errno.EFBIG: "a file may not grow that large here (ulimit -f, or the file system's own limit)",
-    errno.ENOTDIR: "a part of this path is a file; name another place",
-    errno.EACCES: "no permission; change it, or name another place",
-    errno.EPERM: "not permitted; name another place",
-    errno.EROFS: "read-only; name another place",
-    errno.EIO: "the disk fails",
-    errno.ESTALE: "the network file system has lost it; mount it again",
-    errno.EMFILE: "too many open files (ulimit -n)",
+    "ENOSPC": "the disk is full; free space",
+    "EDQUOT": "the quota is used up; free space",
+    "EFBIG": "a file may not grow that large here (ulimit -f, or the file system's own limit)",
+    "ENOTDIR": "a part of this path is a file; name another place",
+    "EACCES": "no permission; change it, or name another place",
+    "EPERM": "not permitted; name another place",
+    "EROFS": "read-only; name another place",
+    "EIO": "the disk fails",
+    "ESTALE": "the network file system has lost it; mount it again",
+    "EMFILE": "too many open files (ulimit -n)",
 }
 
 
@@ -102,7 +105,7 @@ def environment_failure(error: OSError, path: Path | str) -> EnvironmentFailure:
     named = error.filename if isinstance(error.filename, str) else None
     where = f"{path}" if named is None or str(path) in named else f"{path}: {named}"
     seen = os.strerror(error.errno) if error.errno else str(error)
-    cure = _CURES.get(error.errno or 0)
+    cure = _CURES.get(errno.errorcode.get(error.errno or 0, ""))
     return EnvironmentFailure(
         f"{where}: {f'{cure} ({seen})' if cure else seen}; then repeat the same command: what is "
         "finished stays"

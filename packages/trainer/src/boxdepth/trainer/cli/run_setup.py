@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from boxdepth.depthgen.store import Category, DataError
+from boxdepth.depthgen.store import Category, DataError, is_remote
 from boxdepth.trainer import assemble
 from boxdepth.trainer.cli.app import say
 from boxdepth.trainer.cli.evaluation import category_ids_for, truth_classes
@@ -174,7 +174,7 @@ def _resolve(request: Request, known: Mapping[str, Callable[[], RunConfig]]) -> 
 def _open_val(config: RunConfig, *, explicitly: bool) -> ValidationSet | None:
     if config.data.val is None:
         return None
-    if not explicitly and not config.data.val.exists():
+    if not explicitly and not (is_remote(config.data.val) or config.data.val.exists()):
         say(f"no val store at {config.data.val}: trains without an evaluation at the end")
         return None
     return open_validation_set(config.data.val)

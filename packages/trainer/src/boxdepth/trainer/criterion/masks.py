@@ -86,11 +86,11 @@ def depth_term(samples: MaskSamples, grid: MaskGrid, rules: LossRules) -> Terms:
     """The depth layer's target, for all samples: a mask says nothing about depth."""
     if not rules.losses.depth or samples.depth is None:
         return {}
-    usable = grid.depth_valid[samples.image_index][:, None, None]
+    usable = grid.depth_valid[:, None, None] & ~grid.inverse_depth[:, 0].isnan()
     loss = depth_loss(
         samples.depth,
-        (grid.inverse_depth / 255)[samples.image_index],
-        samples.bitmaps[samples.box_index] & usable,
+        (grid.inverse_depth.nan_to_num(0.0) / 255)[samples.image_index],
+        samples.bitmaps[samples.box_index] & usable[samples.image_index],
         reduction=rules.losses.depth_reduction,
     )
     return {"depth": loss}

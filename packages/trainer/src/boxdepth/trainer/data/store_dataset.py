@@ -124,9 +124,7 @@ class TrainingSet:
         return Sample(
             image=_tensor(image.transpose(2, 0, 1)),
             student_image=student_image,
-            inverse_depth=_tensor(
-                transform_inverse_depth(store.inverse_depth(row), geometry)[None]
-            ),
+            inverse_depth=_tensor(transform_inverse_depth(self._depth(row), geometry)[None]),
             depth_valid=bool(store.depth_valid[row]),
             boxes_xyxy=_tensor(boxes_xyxy),
             labels=_tensor(boxes.label[used]),
@@ -136,6 +134,13 @@ class TrainingSet:
             bottom_rows_removed=int(settings.bottom_rows_removed * new_height / height),
             image_id=int(store.image_ids[row]),
         )
+
+    def _depth(self, row: int) -> Float32[np.ndarray, "rows columns"]:
+        """Inverse depth, NaN in the holes of a sensor: no loss looks at those."""
+        depth = self.store.inverse_depth(row)
+        if not (self.store.attributes.depth.holes and self.store.depth_valid[row]):
+            return depth
+        return np.where(self.store.depth_measured(row), depth, np.float32("nan"))
 
     def _masks(
         self,

@@ -63,7 +63,8 @@ def depth_smoothness(
 
     Args:
         inverse_depth: 0..255 units, at the student's resolution, padded.
-        size: (height, width) of the unpadded image; 0 outside and in its last two columns.
+        size: (height, width) of the unpadded image; 0 outside and in its last two columns, and
+            where one of the two was not measured (NaN).
         theta: scale of the similarity, in depth units.
     """
     height, width = size
@@ -72,7 +73,7 @@ def depth_smoothness(
     right = torch.zeros_like(here)
     beyond = inverse_depth[0, start::step, start + 2 :: step]
     right[:, : beyond.shape[1]] = beyond
-    smoothness = torch.exp(-(here - right).abs() / theta)
+    smoothness = torch.exp(-(here - right).abs() / theta).nan_to_num(0.0)
     rows = torch.arange(start, inverse_depth.shape[1], step, device=here.device) < height
     columns = torch.arange(start, inverse_depth.shape[2], step, device=here.device) < width - 2
     return smoothness * (rows[:, None] & columns[None, :])

@@ -89,8 +89,8 @@ def best_of_each_box(
     position = torch.arange(len(scores), device=scores.device)
     count = _counted(box_index, num_boxes)
     image_of_box = torch.zeros_like(count).index_copy_(0, box_index, image_index)
-    images = torch.zeros_like(count).index_add_(0, image_of_box, (count > 0).to(count.dtype))
-    limit = (per_image // images[image_of_box].clamp(min=1)).clamp(min=1)
+    boxes = count.new_zeros(num_images).index_add_(0, image_of_box, (count > 0).to(count.dtype))
+    limit = (per_image // boxes[image_of_box].clamp(min=1)).clamp(min=1)
     by_score = _grouped(box_index, scores.argsort(descending=True, stable=True))
     rank = torch.empty_like(position)
     first = count.cumsum(0) - count
