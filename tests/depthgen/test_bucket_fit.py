@@ -76,18 +76,18 @@ def test_twenty_steps_straight_from_a_bucket(proxy: Proxy, tmp_path: Path) -> No
     first, words = _fit(tmp_path, *settings, "--max-iterations", "20", "--out", "remote")
     assert first["iterations"] == 20
     assert "canary" not in words
-    images = proxy.count("train.zarr/image/data"), proxy.count("train.zarr/depth/q/")
+    images = proxy.count("train.zarr/image/data/c/"), proxy.count("train.zarr/depth/q/c/")
     total = sum(proxy.requests.values())
     print(f"20 steps of 2 from s3://: {total} requests, images {images[0]}, depth {images[1]}")
     # 40 samples of 12 images in two units: each image once, each shard's index once, or once more
     # where two of the loader's threads ask for it at the same time.
     assert all(TRAIN + 2 <= number <= TRAIN + 4 for number in images)
-    assert proxy.count("val.zarr/depth/q/") == 0
-    assert VAL + 1 <= proxy.count("val.zarr/image/data") <= VAL + 2
+    assert proxy.count("val.zarr/depth/q/c/") == 0
+    assert VAL + 1 <= proxy.count("val.zarr/image/data/c/") <= VAL + 2
     assert set(proxy.requests) == {"GET", "HEAD"}
     proxy.paths.clear()
     _fit(tmp_path, *settings, "--max-iterations", "20", "--out", "again")
-    assert proxy.count("/image/data") == 0  # all of it lies in the local cache now
+    assert proxy.count("/image/data/c/") == 0  # all of it lies in the local cache now
     local = ("--train", "train.zarr", "--val", "val.zarr", "--max-iterations", "20")
     _fit(tmp_path, *local, "--out", "local")
     losses = [
