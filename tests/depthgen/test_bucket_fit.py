@@ -61,12 +61,13 @@ def test_twenty_steps_straight_from_a_bucket(proxy: Proxy, tmp_path: Path) -> No
     random = np.random.default_rng(0)
     stores = {"train": "s3://bucket/fit/train.zarr", "val": "s3://bucket/fit/val.zarr"}
     for (name, url), count in zip(stores.items(), (TRAIN, VAL), strict=True):
+        depth = [random.random((12, 16), dtype=np.float32) for _ in range(count)]
         for where in (url, tmp_path / f"{name}.zarr"):
             write_store(
                 where,
                 [record(i, boxes=1 + i % 2) for i in range(count)],
                 images=[encode(photo(i)) for i in range(count)],
-                depth=[random.random((12, 16), dtype=np.float32) for _ in range(count)],
+                depth=depth,
                 categories=CATEGORIES,
                 unit=UNIT,
             )
