@@ -16,7 +16,7 @@ def write_exact_store(store: Path, scenes: Path, split: str, *, masks: bool = Tr
         split: `train2017` or `val2017`.
     """
     dataset = read_coco(scenes, split=split, masks=masks)
-    files = [record.path for record in dataset.records if record.path is not None]
+    files = [record.path for record in dataset.records if isinstance(record.path, Path)]
     depth = [load_inverse_depth(scenes / "depth" / split / f"{f.stem}.png") for f in files]
     height, width = depth[0].shape
     return write_store(

@@ -47,14 +47,14 @@ Split = Annotated[
 DataRoot = Annotated[
     Path | None,
     typer.Option(
-        help="Default: $BOXDEPTH_DATA, $DETECTRON2_DATASETS, ./datasets.",
+        help="Folder or URL. Default: $BOXDEPTH_DATA, $DETECTRON2_DATASETS, ./datasets.",
         parser=user_path,
         metavar="DIR",
     ),
 ]
 Images = Annotated[
     Path | None,
-    typer.Option(help="Image folder (custom, folder).", parser=user_path, metavar="DIR"),
+    typer.Option(help="Image folder or its URL (custom, folder).", parser=user_path, metavar="DIR"),
 ]
 Annotations = Annotated[
     Path | None,

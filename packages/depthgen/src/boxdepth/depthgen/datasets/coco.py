@@ -4,8 +4,10 @@ from pathlib import Path
 
 from boxdepth.depthgen.datasets.coco_file import read_coco_file
 from boxdepth.depthgen.datasets.folder import read_folder
+from boxdepth.depthgen.datasets.places import is_file, is_folder
 from boxdepth.depthgen.datasets.records import Dataset, OnBad, find_root, require_folder
 from boxdepth.depthgen.store.errors import ConfigError
+from boxdepth.depthgen.store.location import is_remote
 
 ROOT_VARIABLES = ("BOXDEPTH_DATA", "DETECTRON2_DATASETS")
 ROBOFLOW_NAME = "_annotations.coco.json"
@@ -33,7 +35,7 @@ def read_coco(
         images = candidate / split.replace("test-dev", "test")
         for kind in ("instances", "image_info"):
             annotations = candidate / "annotations" / f"{kind}_{split}.json"
-            if annotations.is_file() and images.is_dir():
+            if is_file(annotations) and is_folder(images):
                 return read_coco_file(
                     images, annotations, name="coco", split=split, masks=masks, on_bad=on_bad
                 )
@@ -66,10 +68,11 @@ def read_custom(
     folder = images or (annotations.parent if annotations else None)
     if folder is None:
         folder = find_root(data_root, variables=ROOT_VARIABLES) / split
-    require_folder(folder, what="image folder")
+    if not is_remote(folder):
+        require_folder(folder, what="image folder")
     file = annotations or folder / ROBOFLOW_NAME
-    if images and annotations is None and not file.is_file():
+    if images and annotations is None and not is_file(file):
         return read_folder(images, split=split, name="custom", masks=masks, on_bad=on_bad)
-    if not file.is_file():
+    if not is_file(file):
         raise ConfigError(f"no annotation file at {file}; give --annotations FILE")
     return read_coco_file(folder, file, name="custom", split=split, masks=masks, on_bad=on_bad)

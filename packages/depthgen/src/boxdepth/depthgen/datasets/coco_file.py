@@ -9,7 +9,7 @@ from typing import Any, Final
 from boxdepth.depthgen.datasets import fields
 from boxdepth.depthgen.datasets.fields import Notes
 from boxdepth.depthgen.datasets.masks import mask_box, run_length_mask
-from boxdepth.depthgen.datasets.paths import ImageFolder
+from boxdepth.depthgen.datasets.places import Images, open_images
 from boxdepth.depthgen.datasets.records import (
     DRAWN,
     Annotation,
@@ -30,7 +30,7 @@ _TABLES: Final = {"categories": "category", "images": "image", "annotations": "a
 class _Reading:
     """What one pass over an annotation file gathers."""
 
-    folder: ImageFolder
+    folder: Images
     masks: bool
     keep_boxes_of_bad_masks: bool
     notes: Notes = field(default_factory=Notes)
@@ -65,7 +65,7 @@ def read_coco_file(
             f"{annotations}: an object with images, annotations and categories expected"
         )
     reading = _Reading(
-        folder=ImageFolder(image_root), masks=masks, keep_boxes_of_bad_masks=on_bad is OnBad.skip
+        folder=open_images(image_root), masks=masks, keep_boxes_of_bad_masks=on_bad is OnBad.skip
     )
     _read_table(reading, document, "categories", _read_category, annotations)
     ordered = sorted(reading.categories.items())

@@ -7,24 +7,32 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from boxdepth.depthgen.datasets.fields import Notes
-from boxdepth.depthgen.datasets.paths import ImageFolder, hidden, walk
+from boxdepth.depthgen.datasets.paths import hidden
+from boxdepth.depthgen.datasets.places import (
+    HEADER_BYTES,
+    Images,
+    RemoteFolder,
+    open_images,
+    read_head,
+)
 from boxdepth.depthgen.datasets.records import (
     Dataset,
     ImageFile,
     OnBad,
     RecordBuilder,
-    require_folder,
     settle,
 )
 from boxdepth.depthgen.store.errors import (
     ConfigError,
+    EnvironmentFailure,
     ImageError,
     environment_failure,
     is_of_the_machine,
 )
 from boxdepth.depthgen.store.images import IMAGE_SUFFIXES, image_size
+from boxdepth.depthgen.store.remote_file import RemoteFile
 
-_HEADER_BYTES = 1 << 16
+_AT_ONCE = 32
 LABEL_SUFFIXES = frozenset({".txt", ".xml", ".json", ".yaml", ".csv"})
 
 
@@ -43,10 +51,10 @@ class Listing:
     hidden: int
 
 
-def list_images(root: Path) -> Listing:
-    """List the images below a folder; hidden files and folders are passed over and counted."""
+def list_images(folder: Images) -> Listing:
+    """List the images of a folder; hidden files and folders are passed over and counted."""
     names, others, hidden_files = [], Counter[str](), 0
-    for file in walk(root):
+    for file in folder.files():
         suffix = file.suffix.lower()
         if hidden(file):
             hidden_files += 1
@@ -57,9 +65,7 @@ def list_images(root: Path) -> Listing:
     return Listing(names=tuple(sorted(names)), others=others, hidden=hidden_files)
 
 
-def measure_images(
-    folder: ImageFolder, names: Sequence[str]
-) -> tuple[dict[str, ImageFile], list[str]]:
+def measure_images(folder: Images, names: Sequence[str]) -> tuple[dict[str, ImageFile], list[str]]:
     """Size and place of each named image, by name, and what is wrong with the others.
 
     Ids count from 1 in the order given, those that cannot be used included.
@@ -76,11 +82,14 @@ def measure_images(
             if is_of_the_machine(error):
                 raise environment_failure(error, folder.root / name) from error
             return f"{name!a}: {error.strerror}"
+        except EnvironmentFailure:
+            raise
         except ValueError as error:
             return str(error)
         return ImageFile(id=number, name=stored, path=path, height=height, width=width)
 
-    with ThreadPoolExecutor() as pool:
+    # A request waits for the network, not for this machine.
+    with ThreadPoolExecutor(_AT_ONCE if isinstance(folder, RemoteFolder) else None) as pool:
         found = list(pool.map(look, range(1, len(names) + 1), names))
     images = {
         name: item for name, item in zip(names, found, strict=True) if isinstance(item, ImageFile)
@@ -88,13 +97,14 @@ def measure_images(
     return images, [item for item in found if isinstance(item, str)]
 
 
-def _size(path: Path, name: str) -> tuple[int, int]:
-    with path.open("rb") as stream:
-        head = stream.read(_HEADER_BYTES)
-        try:
-            return image_size(head, name=name)
-        except ImageError:  # a header behind large metadata, or at the end as in many TIFF files
-            return image_size(head + stream.read(), name=name)
+def _size(file: Path | RemoteFile, name: str) -> tuple[int, int]:
+    head = read_head(file)
+    try:
+        return image_size(head, name=name)
+    except ImageError:  # a header behind large metadata, or at the end as in many TIFF files
+        if len(head) < HEADER_BYTES:
+            raise
+        return image_size(file.read_bytes(), name=name)
 
 
 def note_listing(notes: Notes, listing: Listing, *, expected: Iterable[str] = ()) -> None:
@@ -122,8 +132,8 @@ def read_folder(
         ConfigError: No such folder, or no image in it.
         DataError: Files that are no images although their ending says so.
     """
-    folder = ImageFolder(require_folder(images, what="image folder"))
-    listing = list_images(folder.root)
+    folder = open_images(images)
+    listing = list_images(folder)
     if not listing.names:
         raise ConfigError(f"{images}: no image in it (looked for {_suffixes()})")
     notes = Notes()

@@ -3,7 +3,7 @@
 import os
 import unicodedata
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Final
 
 _HEAD_BYTES: Final = 16
@@ -42,6 +42,10 @@ class ImageFolder:
                 )
             self.links_followed += 1
         return path, relative.as_posix()
+
+    def files(self) -> Iterator[PurePath]:
+        """Every file below the folder as a relative path, in order of names."""
+        return walk(self.root)
 
     def _spelled(self, relative: Path) -> Path:
         path = self.root / relative
@@ -97,7 +101,7 @@ def begins_as_image(path: Path) -> bool:
     )
 
 
-def hidden(relative: Path) -> bool:
+def hidden(relative: PurePath) -> bool:
     """True for what a file manager hides: ``.DS_Store``, ``._photo.jpg``, ``__MACOSX/``."""
     return any(part.startswith(".") or part == "__MACOSX" for part in relative.parts)
 

@@ -19,6 +19,8 @@ from boxdepth.depthgen.store.errors import (
     is_of_the_machine,
     summarise,
 )
+from boxdepth.depthgen.store.location import ObjectMissingError, is_remote, locate
+from boxdepth.depthgen.store.remote_file import RemoteFile
 from boxdepth.depthgen.store.schema import Category, ImageRecord
 
 DRAWN: Final = "Scenes drawn by boxdepth.depthgen"
@@ -99,7 +101,7 @@ class ImageFile:
 
     id: int
     name: str
-    path: Path
+    path: Path | RemoteFile
     height: int
     width: int
 
@@ -168,25 +170,46 @@ def load_json(path: Path) -> Any:
             object.
         EnvironmentFailure: The disk does not give it.
     """
+    if is_remote(path):
+        return _load_remote_json(path)
     try:
         nbytes = path.stat().st_size
         if nbytes > MAX_JSON_BYTES:
             raise DataError(
                 f"{path}: {nbytes} bytes, the limit is {MAX_JSON_BYTES}; split the file"
             )
-        return _parse(path.read_bytes())
+        data = path.read_bytes()
     except OSError as error:
         if is_of_the_machine(error):
             raise environment_failure(error, path) from error
         raise DataError(f"{path}: {error.strerror}; check the path") from error
+    return parse_json(data, where=str(path))
+
+
+def _load_remote_json(path: Path) -> Any:
+    location = locate(path.parent, bucket_itself=True)
+    where = f"{location}/{path.name}"
+    try:
+        data = location.read(path.name, limit=MAX_JSON_BYTES)
+    except ObjectMissingError as error:
+        raise DataError(f"{where}: there is no such file; check the URL") from error
+    return parse_json(data, where=where)
+
+
+def parse_json(data: bytes, *, where: str) -> Any:
+    """Read JSON that may be hostile.
+
+    Raises:
+        DataError: Not JSON, nested too deeply, or with a key twice in an object.
+    """
+    try:
+        return _parse(data)
     except RecursionError as error:
-        raise DataError(f"{path}: nested too deeply to be annotations") from error
+        raise DataError(f"{where}: nested too deeply to be annotations") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not JSON ({error}); fetch or write it again") from error
-    except DataError:
-        raise
+        raise DataError(f"{where}: not JSON ({error}); fetch or write it again") from error
     except ValueError as error:
-        raise DataError(f"{path}: {error}") from error
+        raise DataError(f"{where}: {error}") from error
 
 
 def _parse(data: bytes) -> Any:

@@ -45,7 +45,7 @@ def read_voc(
     root = require_folder(root, what="VOC folder")
     images, labels = _folders(root, split)
     folder = ImageFolder(images)
-    listing = list_images(folder.root)
+    listing = list_images(folder)
     wanted = _split_names(root, split)
     names = listing.names if wanted is None else _of_split(listing.names, wanted)
     classes = read_class_list(root / "classes.txt")

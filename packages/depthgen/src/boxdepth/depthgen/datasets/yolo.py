@@ -55,7 +55,7 @@ def read_yolo(
     file = config or next((root / n for n in CONFIG_NAMES if (root / n).is_file()), None)
     settings = _read_config(file) if file else {}
     folder = ImageFolder(_image_folder(root, settings, split))
-    listing = list_images(folder.root)
+    listing = list_images(folder)
     classes = _classes(root, settings, file)
 
     def read(image: ImageFile, notes: Notes) -> list[Label]:

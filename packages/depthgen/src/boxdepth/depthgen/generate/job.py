@@ -12,6 +12,7 @@ from boxdepth.depthgen.datasets.records import Dataset, OnBad, settle
 from boxdepth.depthgen.models import DEFAULT_MODEL, SCENES_ONLY
 from boxdepth.depthgen.store import DepthInfo, ImageRecord, StoreAttributes, plan_store
 from boxdepth.depthgen.store.errors import environment_failure, is_of_the_machine
+from boxdepth.depthgen.store.remote_file import RemoteFile
 
 if TYPE_CHECKING:
     from boxdepth.depthgen.predictor import Predictor
@@ -114,6 +115,8 @@ def file_sizes(records: Sequence[ImageRecord]) -> Int64[np.ndarray, " n"]:
     """
 
     def size(record: ImageRecord) -> int:
+        if isinstance(record.path, RemoteFile):
+            return record.path.nbytes
         try:
             return record.path.stat().st_size if record.path and record.path.is_file() else 0
         except OSError as error:

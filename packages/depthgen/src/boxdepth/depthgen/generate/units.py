@@ -15,7 +15,7 @@ from boxdepth.depthgen.generate.job import Job, UnitReport
 from boxdepth.depthgen.plan import Batch, batches
 from boxdepth.depthgen.predictor import predict_depth
 from boxdepth.depthgen.preprocess import resize_image
-from boxdepth.depthgen.store import DataError, ImageError, UnitRows, decode_image
+from boxdepth.depthgen.store import DataError, EnvironmentFailure, UnitRows, decode_image
 from boxdepth.depthgen.store.depth import is_informative
 from boxdepth.depthgen.store.errors import environment_failure, is_of_the_machine, summarise
 from boxdepth.depthgen.store.images import exif_orientation, has_sixteen_bits
@@ -151,7 +151,9 @@ def _load(job: Job, row: int, planned: int) -> _Loaded | str:
         if is_of_the_machine(error):
             raise environment_failure(error, str(record.path)) from error
         return str(error)
-    except ImageError as error:
+    except EnvironmentFailure:
+        raise
+    except DataError as error:
         return str(error)
     return _Loaded(
         data=data,

@@ -143,12 +143,15 @@ def _url_text(where: Path | str) -> str:
     return text
 
 
-def locate(where: Path | str) -> Location:
+def locate(where: Path | str, *, bucket_itself: bool = False) -> Location:
     """The location that a path or a URL names.
 
     ``s3://bucket/folder``, ``gs://``, ``az://`` and ``memory://`` (this process only) need the
     extra ``remote``; ``file://`` is a path. Credentials, region and endpoint come from the
     environment (``AWS_*``, ``GOOGLE_*``, ``AZURE_*``).
+
+    Args:
+        bucket_itself: A URL may name a whole bucket (to read what lies there).
 
     Raises:
         ConfigError: Another scheme, a password in the URL, or no folder inside the bucket.
@@ -162,7 +165,7 @@ def locate(where: Path | str) -> Location:
             where if isinstance(where, Path) and "://" not in text else _file_path(text)
         )
     url = _url_text(where)
-    _check_url(url)
+    _check_url(url, bucket_itself=bucket_itself)
     from boxdepth.depthgen.store.bucket import Bucket
 
     return Bucket(url.rstrip("/"))
@@ -177,7 +180,7 @@ def _file_path(where: str) -> Path:
     return Path(unquote(parts.path))
 
 
-def _check_url(url: str) -> None:
+def _check_url(url: str, *, bucket_itself: bool) -> None:
     try:
         parts = urlsplit(url)
         userinfo = parts.username is not None or parts.password is not None
@@ -192,7 +195,8 @@ def _check_url(url: str) -> None:
     if parts.scheme not in REMOTE_SCHEMES:
         known = ", ".join(f"{scheme}://" for scheme in ("s3", "gs", "az", "memory", "file"))
         raise ConfigError(f"{shown}: unknown scheme {parts.scheme!a}; known are {known}")
-    if not parts.netloc or not parts.path.strip("/"):
+    inside = parts.path.strip("/")
+    if not parts.netloc or not (inside or bucket_itself):
         raise ConfigError(f"{shown}: a folder in the bucket is expected, {parts.scheme}://NAME/X")
-    if any(part in ("", ".", "..") for part in parts.path.strip("/").split("/")):
+    if inside and any(part in ("", ".", "..") for part in inside.split("/")):
         raise ConfigError(f"{shown}: '.', '..' and empty folder names are not allowed")

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float32, Int64
 from boxdepth.depthgen.store.canonical import canonical_json, sha256_hex
 from boxdepth.depthgen.store.errors import StoreError
 from boxdepth.depthgen.store.images import EXIF_POLICY
+from boxdepth.depthgen.store.remote_file import RemoteFile
 
 SCHEMA: Final = "boxdepth.store"
 VERSION: Final = 1
@@ -205,7 +206,7 @@ class ImageRecord:
 
     id: int
     name: str
-    path: Path | None
+    path: Path | RemoteFile | None
     height: int
     width: int
     boxes_xyxy: Float32[np.ndarray, "n 4"]
