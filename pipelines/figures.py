@@ -23,13 +23,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 from boxdepth.depthgen.store import open_store
 from boxdepth.trainer import assemble
-from boxdepth.trainer.cli.predict import load_model
 from boxdepth.trainer.config import RunConfig
 from boxdepth.trainer.data.collate import collate
 from boxdepth.trainer.data.rules import Augmentation
 from boxdepth.trainer.data.store_dataset import TrainingSet
 from boxdepth.trainer.distill.pseudo import PseudoRules, pseudo_masks
 from boxdepth.trainer.distill.rules import Matching
+from boxdepth.trainer.predictor.model import load_model
 from boxdepth.trainer.structures import Batch
 from boxdepth.trainer.targets.mask_grid import mask_grid
 from quickstart_report import (

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import typer
 
-from boxdepth.trainer.config.overrides import ConfigError, apply_overrides
+from boxdepth.trainer.config.overrides import apply_overrides
+from boxdepth.trainer.errors import ConfigError
 from paper_rows import ROWS, DataName, Row, config_of
 from stages import call, ensure_store
 

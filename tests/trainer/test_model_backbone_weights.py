@@ -4,7 +4,7 @@ import pytest
 
 from boxdepth.trainer import config
 from boxdepth.trainer.build import build_model
-from boxdepth.trainer.model.weight_files import DownloadError
+from boxdepth.trainer.errors import DownloadError
 
 
 def test_weights_that_cannot_be_downloaded_are_named_with_the_cure() -> None:

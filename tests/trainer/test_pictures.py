@@ -13,11 +13,11 @@ from PIL import Image
 from boxdepth.depthgen.store import DataError
 from boxdepth.trainer.data.box_file import BoxFile, GivenBox, ListedImage
 from boxdepth.trainer.data.pictures import (
-    PicturesError,
     find_pictures,
     match_pictures,
     read_picture,
 )
+from boxdepth.trainer.errors import PicturesError
 
 
 def touch(*paths: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from boxdepth.trainer import assemble
+from boxdepth.trainer import Start, assemble, fit
 from boxdepth.trainer.config import RunConfig
 from boxdepth.trainer.config.overrides import apply_overrides
 from boxdepth.trainer.engine.checkpoint import Checkpoint, load_newest
@@ -21,7 +21,8 @@ from boxdepth.trainer.engine.distributed import World
 from boxdepth.trainer.engine.log import read_metrics
 from boxdepth.trainer.engine.loop import Progress, Run, restore, run_loop
 from boxdepth.trainer.engine.run_folder import BusyError, lock_run
-from boxdepth.trainer.engine.signals import StopFlag, StoppedError
+from boxdepth.trainer.engine.signals import stop_flag
+from boxdepth.trainer.errors import StoppedError
 
 DISTILLED = (
     "distillation.method=depth_matching",
@@ -31,14 +32,14 @@ DISTILLED = (
 
 
 class StopsAfter:
-    """Listens, and sets the flag as a signal would after a number of steps."""
+    """Listens, and sends this process the signal of a cluster's scheduler after a step."""
 
     def __init__(self, step: int | None) -> None:
-        self.step, self.flag = step, StopFlag()
+        self.step = step
 
     def on_step(self, step: int) -> None:
         if step == self.step:
-            self.flag.number = signal.SIGTERM
+            signal.raise_signal(signal.SIGTERM)
 
     def on_report(self, step: int, numbers: Mapping[str, float]) -> None:
         pass
@@ -70,10 +71,10 @@ def go(
     folder: Path,
     *,
     stop_after: int | None = None,
-    evaluate: Callable[[torch.nn.Module], Any] = lambda model: None,
+    evaluate: Callable[[torch.nn.Module], Any],
     evaluates: str = "",
 ) -> Progress:
-    """Start or resume a run in a folder with everything built anew."""
+    """Start or resume a run with an evaluation of our own, everything else built anew."""
     dataset = assemble.training_set(config, store)
     config = assemble.with_classes(config, 2)
     learner = assemble.build_learner(config, torch.device("cpu"), World())
@@ -90,9 +91,9 @@ def go(
     folder.mkdir(exist_ok=True)
     found = load_newest(run.checkpoints)
     progress = restore(learner, found[1]) if found else Progress()
-    listener = StopsAfter(stop_after)
     stop_at = config.schedule.iterations
-    run_loop(run, progress, stop_at=stop_at, stop=listener.flag, listener=listener)
+    with stop_flag() as stop:
+        run_loop(run, progress, stop_at=stop_at, stop=stop, listener=StopsAfter(stop_after))
     return progress
 
 
@@ -130,13 +131,15 @@ def test_stopping_after_every_step_changes_nothing(
     make_store, tiny_run: RunConfig, tmp_path: Path, settings: tuple[str, ...], workers: int
 ) -> None:
     store = make_store(sizes=[(64, 96), (96, 64), (48, 64), (64, 96), (50, 80)]).path
-    config = apply_overrides(tiny_run, [*settings, "checkpoints.every=100"])
-    go(config, store, tmp_path / "whole")
+    stores = [f"data.train={store}", "data.val=null"]
+    config = apply_overrides(tiny_run, [*settings, *stores, "checkpoints.every=100"])
+    fit(config, out=tmp_path / "whole", device="cpu")
     broken = apply_overrides(config, [f"data.workers={workers}"])
+    again = {"out": tmp_path / "broken", "device": "cpu", "start": Start.resume()}
     for step in range(1, 6):
         with pytest.raises(StoppedError, match=f"SIGTERM after step {step}, saved"):
-            go(broken, store, tmp_path / "broken", stop_after=step)
-    go(broken, store, tmp_path / "broken")
+            fit(broken, listener=StopsAfter(step), **again)
+    assert fit(broken, **again).iterations == 6
     assert_same_end(tmp_path / "whole", tmp_path / "broken")
 
 

@@ -1,1 +1,55 @@
-"""BoxDepth."""
+"""Instance masks learnt from boxes, with pseudo-depth as the extra sense.
+
+``fit`` trains a run, ``load_predictor`` opens one to predict with; ``preset`` and ``RunConfig`` say
+what a run is. Importing this module costs nothing: torch comes with the first name that needs it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from boxdepth.trainer.errors import TrainerError
+
+if TYPE_CHECKING:
+    from boxdepth.trainer.config import RunConfig
+    from boxdepth.trainer.config.presets import PRESETS
+    from boxdepth.trainer.predict import Instances
+    from boxdepth.trainer.predictor.predictor import Predictor, load_predictor
+    from boxdepth.trainer.runs import Fitted, Start, fit
+    from boxdepth.trainer.runs.settings import preset, saved_config
+
+_LATER = {
+    "Fitted": "boxdepth.trainer.runs",
+    "Instances": "boxdepth.trainer.predict",
+    "PRESETS": "boxdepth.trainer.config.presets",
+    "Predictor": "boxdepth.trainer.predictor.predictor",
+    "RunConfig": "boxdepth.trainer.config",
+    "Start": "boxdepth.trainer.runs",
+    "fit": "boxdepth.trainer.runs",
+    "load_predictor": "boxdepth.trainer.predictor.predictor",
+    "preset": "boxdepth.trainer.runs.settings",
+    "saved_config": "boxdepth.trainer.runs.settings",
+}
+
+__all__ = [
+    "PRESETS",
+    "Fitted",
+    "Instances",
+    "Predictor",
+    "RunConfig",
+    "Start",
+    "TrainerError",
+    "fit",
+    "load_predictor",
+    "preset",
+    "saved_config",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(import_module(_LATER[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from boxdepth.trainer.config import Backbone
-from boxdepth.trainer.model.weight_files import WeightsError
+from boxdepth.trainer.errors import WeightsError
 
 LARGE, SMALL = "resnet50", "tf_efficientnet_lite2"
 """For an accelerator, and for a CPU."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from boxdepth.trainer.config.overrides import ConfigError
+from boxdepth.trainer.errors import ConfigError
 
 Split = Literal["train", "val"]
 ROBOFLOW = "_annotations.coco.json"

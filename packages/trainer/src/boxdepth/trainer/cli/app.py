@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -17,16 +17,12 @@ from boxdepth.trainer.cli.conventions import (
     say,
     warn,
 )
-from boxdepth.trainer.config.overrides import ConfigError
-
-if TYPE_CHECKING:
-    import torch
+from boxdepth.trainer.errors import ConfigError
 
 __all__ = [
     "AsJson",
     "Device",
     "app",
-    "choose_device",
     "console",
     "emit",
     "interactive",
@@ -64,29 +60,3 @@ def refuse_existing(path: Path, *, overwrite: bool) -> None:
     """
     if path.exists() and not overwrite:
         raise ConfigError(f"{path} exists already; --overwrite replaces it")
-
-
-def choose_device(name: str, *, local_rank: int = 0) -> "torch.device":
-    """The device a person means.
-
-    Raises:
-        ConfigError: no such device, or none here.
-    """
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"--device {name!r}: expected auto, cpu, cuda, cuda:N or mps") from error
-    if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise ConfigError(f"--device {name}: this machine (or this torch) has no CUDA")
-        device = torch.device("cuda", local_rank if device.index is None else device.index)
-        torch.cuda.set_device(device)
-    elif device.type == "mps" and not torch.backends.mps.is_available():
-        raise ConfigError("--device mps: this machine (or this torch) has no MPS")
-    elif device.type not in ("cpu", "mps"):
-        raise ConfigError(f"--device {name!r}: expected auto, cpu, cuda, cuda:N or mps")
-    return device

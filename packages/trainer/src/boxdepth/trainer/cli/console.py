@@ -21,12 +21,10 @@ PLAIN_SECONDS = 15.0
 
 @final
 class RunDisplay:
-    """Listens to a run and shows it; silent on ranks other than the first."""
+    """Listens to a run and shows it."""
 
-    def __init__(
-        self, console: Console, *, name: str, start: int, stop: int, live: bool, silent: bool
-    ) -> None:
-        self._console, self._stop, self._silent = console, stop, silent
+    def __init__(self, console: Console, *, name: str, stop: int, live: bool) -> None:
+        self._console, self._stop = console, stop
         self._totals: list[float] = []
         self._numbers: Mapping[str, float] = {}
         self._said = 0.0
@@ -38,7 +36,7 @@ class RunDisplay:
             TimeRemainingColumn(),
             console=console,
         )
-        self._task = self._bar.add_task(name, total=stop, completed=start, speed="")
+        self._task = self._bar.add_task(name, total=stop, speed="", start=False)
         self._live = Live(console=console, refresh_per_second=4, transient=True) if live else None
 
     def __enter__(self) -> "RunDisplay":
@@ -56,8 +54,10 @@ class RunDisplay:
             self._live.stop()
 
     def on_step(self, step: int) -> None:
-        """Move the bar."""
+        """Move the bar; its speed is measured from the first step that is seen."""
         if self._live is not None:
+            if not self._bar.tasks[0].started:
+                self._bar.reset(self._task, completed=step - 1)
             self._bar.update(self._task, completed=step)
             self._live.update(self._picture())
 
@@ -69,7 +69,7 @@ class RunDisplay:
             speed = f"{numbers['images_per_second']:.1f} img/s"
             self._bar.update(self._task, completed=step, speed=speed)
             self._live.update(self._picture())
-        elif not self._silent:
+        else:
             now = time.monotonic()
             if now - self._said >= PLAIN_SECONDS or step == self._stop:
                 self._said = now
@@ -77,8 +77,7 @@ class RunDisplay:
 
     def on_note(self, text: str) -> None:
         """A line that stays."""
-        if not self._silent:
-            self._console.print(text, markup=False, soft_wrap=True)
+        self._console.print(f"  {text}", markup=False, soft_wrap=True)
 
     def _picture(self) -> Group:
         table = Table.grid(padding=(0, 2))

@@ -10,16 +10,11 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from boxdepth.trainer.config import RunConfig
+from boxdepth.trainer.errors import ConfigError
 
 MAX_CONFIG_BYTES = 1_000_000
 MAX_DIGITS = 18
 """Of a whole number: 64 bits hold it."""
-
-
-class ConfigError(ValueError):
-    """What was asked for cannot be a run; exit code 2."""
-
-    exit_code = 2
 
 
 class TooLargeError(ValueError):

@@ -151,14 +151,28 @@ def read_picture(picture: PictureFile, *, size: tuple[int, int] | None = None) -
         OSError: the machine is at fault, not the picture.
     """
     assert picture.path is not None
+    data = _bytes_of(picture.path)
+    rgb = decode_image(data, expected_size=size, name=str(picture.path))
+    return Pixels(rgb=rgb, turned=_orientation(data) not in (0, 1))
+
+
+def read_file(path: Path) -> UInt8[np.ndarray, "h w 3"]:
+    """The pixels of a picture as they lie in its file.
+
+    Raises:
+        DataError: there is no such file, or it is not a picture that can be used.
+        OSError: the machine is at fault, not the picture.
+    """
+    return decode_image(_bytes_of(path), expected_size=None, name=str(path))
+
+
+def _bytes_of(path: Path) -> bytes:
     try:
-        data = picture.path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         if error.errno in NOT_THE_FILES_FAULT or isinstance(error, PermissionError):
             raise
-        raise DataError(f"{picture.path}: {error.strerror or error}") from error
-    rgb = decode_image(data, expected_size=size, name=str(picture.path))
-    return Pixels(rgb=rgb, turned=_orientation(data) not in (0, 1))
+        raise DataError(f"{path}: {error.strerror or error}") from error
 
 
 def _orientation(data: bytes) -> int:
@@ -241,21 +255,3 @@ def _parts(name: str) -> tuple[str, ...]:
 
 def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", name)
-
-
-class PicturesError(ValueError):
-    """Some pictures can't be used; exit code 3, or 6 where the machine is at fault."""
-
-    def __init__(self, bad: Sequence[tuple[str, Exception]], *, kept: str | None) -> None:
-        one = len(bad) == 1
-        lines = [str(why) if name in str(why) else f"{name}: {why}" for name, why in bad]
-        more = len(lines) - 20
-        shown = lines[:20] + ([f"... and {more} more"] if more > 0 else [])
-        others = (
-            f"; the predictions on the others are in {kept}" if kept else "; nothing was written"
-        )
-        super().__init__(
-            f"{len(bad)} picture{'' if one else 's'} can't be used{others}:\n  "
-            + "\n  ".join(shown)
-        )
-        self.exit_code = 6 if any(isinstance(why, OSError) for _, why in bad) else 3

@@ -26,27 +26,13 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
+from boxdepth.trainer.errors import CheckpointError, DiskFullError, WriteError
+
 log = logging.getLogger(__name__)
 
 FORMAT = 1
 MODEL, TEACHER, STATE, RUN = "model.safetensors", "teacher.safetensors", "state.pt", "run.json"
 LATEST, BEST = "latest", "best"
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that is damaged, foreign or not there; exit code 3."""
-
-    exit_code = 3
-
-
-class WriteError(OSError):
-    """A file that the machine won't take, named; exit code 6."""
-
-    exit_code = 6
-
-
-class DiskFullError(WriteError):
-    """The machine has no room for a checkpoint; exit code 6."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

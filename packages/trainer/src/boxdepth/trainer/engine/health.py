@@ -8,15 +8,11 @@ from typing import Final, final
 import torch
 from torch import Tensor, nn
 
+from boxdepth.trainer.errors import NonFiniteError
+
 log = logging.getLogger(__name__)
 
 MAX_IN_A_ROW: Final = 10
-
-
-class NonFiniteError(ArithmeticError):
-    """Too many steps in a row gave no finite loss or gradient; exit code 3."""
-
-    exit_code = 3
 
 
 @final

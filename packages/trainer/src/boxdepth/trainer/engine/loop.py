@@ -25,8 +25,9 @@ from boxdepth.trainer.engine.evaluations import (
 )
 from boxdepth.trainer.engine.health import NonFiniteGuard
 from boxdepth.trainer.engine.log import MetricsWriter
-from boxdepth.trainer.engine.signals import StopFlag, StoppedError
+from boxdepth.trainer.engine.signals import StopFlag
 from boxdepth.trainer.engine.update import Learner, learn_step
+from boxdepth.trainer.errors import StoppedError
 from boxdepth.trainer.settings import NonNegative, Positive, Settings
 
 Scores = dict[str, Any]

@@ -11,21 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from boxdepth.trainer.engine.checkpoint import write_atomically
+from boxdepth.trainer.errors import BusyError, RunFileError
 
 PATIENCE_SECONDS = 10.0
 """A killed run's children may hold its lock for a moment."""
-
-
-class BusyError(RuntimeError):
-    """Another process writes into the run folder; exit code 75."""
-
-    exit_code = 75
-
-
-class RunExistsError(ValueError):
-    """There is a run already, and neither --resume nor --overwrite was said; exit code 2."""
-
-    exit_code = 2
 
 
 @contextmanager
@@ -67,12 +56,6 @@ def _acquire(descriptor: int, folder: Path, *, patience: float) -> None:
 def write_json(path: Path, value: Any) -> None:
     """A JSON file, whole or not at all."""
     write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())
-
-
-class RunFileError(ValueError):
-    """A file of a run folder that somebody spoilt; exit code 2."""
-
-    exit_code = 2
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -7,15 +7,6 @@ from types import FrameType
 from typing import final
 
 
-class StoppedError(Exception):
-    """The run was told to stop and has saved what it had."""
-
-    def __init__(self, number: int, step: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name} after step {step}, saved")
-        self.exit_code = 128 + number
-        self.step = step
-
-
 @final
 class StopFlag:
     """Set by the first signal; holds its number."""

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from boxdepth.trainer.errors import DownloadError
 from boxdepth.trainer.model.deformable import ModulatedDeformConv
-from boxdepth.trainer.model.weight_files import DownloadError
 
 if TYPE_CHECKING:
     from timm.models.resnet import Bottleneck

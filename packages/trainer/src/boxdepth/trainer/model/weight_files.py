@@ -14,20 +14,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from boxdepth.trainer.errors import WeightsError
+
 WRAPPERS = ("model", "state_dict", "model_state", "module", "blobs")
 """Keys under which frameworks keep the tensors of a checkpoint."""
-
-
-class WeightsError(ValueError):
-    """A weights file that can't be read, or that doesn't fit; exit code 3."""
-
-    exit_code = 3
-
-
-class DownloadError(ConnectionError):
-    """Weights that are not on this machine and can't be fetched; exit code 6."""
-
-    exit_code = 6
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

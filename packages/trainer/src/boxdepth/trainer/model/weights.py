@@ -8,15 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from boxdepth.trainer.errors import WeightsError
 from boxdepth.trainer.model.backbone import Backbone
 from boxdepth.trainer.model.condinst import CondInst
 from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec
-from boxdepth.trainer.model.weight_files import (
-    WeightsError,
-    check_finite,
-    read_tensors,
-    shortened,
-)
+from boxdepth.trainer.model.weight_files import check_finite, read_tensors, shortened
 from boxdepth.trainer.model.weight_names import from_adelaidet, from_detectron2, from_timm
 
 log = logging.getLogger(__name__)

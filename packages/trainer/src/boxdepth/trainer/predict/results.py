@@ -23,6 +23,35 @@ class Instances:
     size: tuple[int, int]
     """(height, width)."""
 
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    def __str__(self) -> str:
+        height, width = self.size
+        scores = f", scores {self.scores.min():.2f} to {self.scores.max():.2f}" if len(self) else ""
+        return f"{len(self)} instances on {width} x {height} pixels{scores}"
+
+    def take(self, rows: Int64[np.ndarray, " k"]) -> "Instances":
+        """Some of the instances, in the order of ``rows``."""
+        return Instances(
+            boxes_xyxy=self.boxes_xyxy[rows],
+            scores=self.scores[rows],
+            labels=self.labels[rows],
+            masks=tuple(self.masks[row] for row in rows.tolist()),
+            size=self.size,
+        )
+
+    def above(self, score: float) -> "Instances":
+        """Those of at least this score, in their order."""
+        return self.take(np.flatnonzero(self.scores >= score))
+
+    def bitmaps(self) -> Bool[np.ndarray, "d h w"]:
+        """The masks as arrays, at the image's size."""
+        whole = np.zeros((len(self), *self.size), dtype=bool)
+        for place, mask in enumerate(self.masks):
+            whole[place] = coco_mask.decode(mask)
+        return whole
+
 
 def encode_rle(
     part: Bool[np.ndarray, "hp wp"], *, offset: tuple[int, int], size: tuple[int, int]

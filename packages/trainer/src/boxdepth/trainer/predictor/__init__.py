@@ -1,0 +1,1 @@
+"""Predicting with what was trained: from a run folder and pictures to instances."""
