@@ -45,6 +45,8 @@ class InferenceSpec:
     crop_to_given: bool = True
     """Cut the masks of given boxes at those boxes."""
     autocast: torch.dtype | None = None
+    quality: bool = False
+    """Say of each mask how good it probably is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +104,7 @@ def _predict_at_once(
         rescore=spec.settings.rescore,
         crop=spec.crop_to_given and any(boxes is not None for boxes in given),
         drop_empty_boxes=all(boxes is None for boxes in given),
+        images=images if spec.quality else None,
     )
 
 

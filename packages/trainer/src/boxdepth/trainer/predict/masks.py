@@ -5,13 +5,14 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from boxdepth.trainer.geometry.boxes import clip_boxes, rescale_boxes
 from boxdepth.trainer.geometry.resize import LinearResize, mask_to_image
 from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec, mask_outputs
 from boxdepth.trainer.predict.detections import chosen_rows
+from boxdepth.trainer.predict.quality import CueReader, cell_colors
 from boxdepth.trainer.predict.results import Instances, Rle, encode_rle
 from boxdepth.trainer.predict.scores import mask_quality, rescored
 from boxdepth.trainer.structures import (
@@ -41,6 +42,7 @@ def predict_masks(
     rescore: bool = False,
     crop: bool = False,
     drop_empty_boxes: bool = True,
+    images: UInt8[Tensor, "b 3 h w"] | None = None,
     chunk: int = 32,
 ) -> list[Instances]:
     """Masks of all detections at the original size, as RLE, ``chunk`` instances at a time.
@@ -54,6 +56,7 @@ def predict_masks(
         rescore: scores become sqrt(score x mask quality) (arXiv 2210.05174); order unchanged.
         crop: cut each mask at its detection's box.
         drop_empty_boxes: leave out detections whose clipped box has no area.
+        images: the network's input; with it the cues to each mask's quality are read.
         chunk: bounds the memory: about 40 bytes a cell of the mask grid for each.
     """
     results = []
@@ -66,9 +69,15 @@ def predict_masks(
         features = outputs.mask_features[image : image + 1]
         rows_of, columns_of = mask_resizers(features, size=found.size, new_size=original)
         masks: list[Rle] = []
+        reader = None
+        if images is not None:
+            reader = CueReader(colors=cell_colors(images[image]), threshold=mask_threshold)
+        on_grid = iter(torch.split(found.boxes_xyxy / MASK_STRIDE, chunk))
         quality = [found.scores.new_zeros(0)]
         limits = iter(boxes.tolist())
         for probabilities in mask_probabilities(features, found, spec, chunk=chunk):
+            if reader is not None:
+                reader.read(probabilities, next(on_grid))
             if rescore:
                 quality.append(mask_quality(probabilities, threshold=mask_threshold))
             for whole in enlarged_masks(
@@ -84,6 +93,7 @@ def predict_masks(
                 labels=found.labels.cpu().numpy(),
                 masks=tuple(masks),
                 size=original,
+                cues=None if reader is None else reader.cues(),
             )
         )
     return results

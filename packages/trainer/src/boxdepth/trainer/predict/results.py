@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Float32, Int64
 from pycocotools import mask as coco_mask
+
+from boxdepth.trainer.predict.quality import expected_quality
 
 Rle = dict[str, Any]
 """COCO run-length encoding: ``size`` (height, width) and compressed ``counts``."""
@@ -22,6 +24,13 @@ class Instances:
     masks: tuple[Rle, ...]
     size: tuple[int, int]
     """(height, width)."""
+    cues: Float32[np.ndarray, "d k"] | None = None
+    """What each mask's quality is judged by (`quality.CUES`); None: nobody asked."""
+
+    @property
+    def quality(self) -> Float32[np.ndarray, " d"] | None:
+        """Expected IoU of each mask with the true one, 0..1; None: nobody asked."""
+        return None if self.cues is None else expected_quality(self.cues)
 
     def __len__(self) -> int:
         return len(self.masks)
@@ -81,6 +90,12 @@ def to_coco_results(
     Args:
         category_ids: original id of each label; None: instances of it are left out.
     """
+    quality = instances.quality
+    extra = (
+        [{}] * len(instances.masks)
+        if quality is None
+        else [{"quality": round(value, 4)} for value in quality.tolist()]
+    )
     return [
         {
             "image_id": image_id,
@@ -88,12 +103,14 @@ def to_coco_results(
             "bbox": [x1, y1, x2 - x1, y2 - y1],
             "score": score,
             "segmentation": mask,
+            **more,
         }
-        for (x1, y1, x2, y2), score, label, mask in zip(
+        for (x1, y1, x2, y2), score, label, mask, more in zip(
             instances.boxes_xyxy.tolist(),
             instances.scores.tolist(),
             instances.labels.tolist(),
             instances.masks,
+            extra,
             strict=True,
         )
         if (category_id := category_ids[label]) is not None
