@@ -2,6 +2,10 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -271,3 +275,36 @@ def test_names_with_brackets_come_out_as_they_are(trainer, tiny_checkpoint: Path
     assert code == 3
     assert "nothing [/x]" in said
     assert os.listdir(".").count("q.json") == 0
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_what_is_finished_is_kept_when_a_signal_comes(
+    tiny_checkpoint: Path, tmp_path: Path, number: int, code: int
+) -> None:
+    """As on a terminal: a process of its own, interrupted once its first overlay is there."""
+    whole = picture(str(tmp_path / "photos" / "000.png"), (20, 28)).read_bytes()
+    for k in range(1, 400):
+        (tmp_path / "photos" / f"{k:03d}.png").write_bytes(whole)
+    command = [
+        sys.executable, "-m", "boxdepth.trainer.cli", "predict", str(tiny_checkpoint), "photos",
+        "--out", "p.json", "--overlay", "drawn", "--overlay-threshold", "1",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env={**os.environ, "CI": "1"}
+    )
+    drawn = tmp_path / "drawn"
+    while process.poll() is None and not (drawn.is_dir() and list(drawn.glob("*.png"))):
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, said = process.communicate()
+    words = " ".join(said.split())
+    assert process.returncode == code, said
+    document = json.loads((tmp_path / "p.images.json").read_text())
+    done = len(document["images"])
+    assert 0 < done < 400
+    assert f"after {done} of 400 pictures; their predictions are in p.json" in words
+    assert "Traceback" not in said
+    assert len(document["left_out"]) == 400 - done
+    assert {row["why"] for row in document["left_out"]} == {"stopped before it"}
+    named = {row["file_name"] for row in document["images"]}
+    assert {row["file_name"] for row in results(str(tmp_path / "p.json"))} <= named

@@ -24,11 +24,16 @@ class StopFlag:
 
 @contextmanager
 def stop_flag() -> Iterator[StopFlag]:
-    """Catch SIGTERM and SIGINT for the length of the block (main thread only)."""
+    """Catch SIGTERM and SIGINT for the length of the block (main thread only).
+
+    One that is ignored, as `nohup` and `&` of a script have it, stays ignored.
+    """
     flag = StopFlag()
     before = {}
     try:
         for number in (signal.SIGTERM, signal.SIGINT):
+            if signal.getsignal(number) is signal.SIG_IGN:
+                continue
             before[number] = signal.signal(number, flag.handle)
     except ValueError:
         pass  # not the main thread: the embedding program handles its own signals
