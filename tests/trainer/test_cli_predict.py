@@ -308,3 +308,37 @@ def test_what_is_finished_is_kept_when_a_signal_comes(
     assert {row["why"] for row in document["left_out"]} == {"stopped before it"}
     named = {row["file_name"] for row in document["images"]}
     assert {row["file_name"] for row in results(str(tmp_path / "p.json"))} <= named
+
+
+def test_a_stores_own_boxes_get_a_mask_each(predict, trainer, make_store) -> None:
+    """Crowd regions and boxes without area are left out and counted; ids are the store's."""
+
+    def boxes(index: int, height: int, width: int) -> np.ndarray:
+        return np.array([[4, 6, 30, 40], [8, 8, 8, 20], [0, 0, 60, 50]], np.float32)
+
+    store = make_store(
+        "own",
+        sizes=[(64, 96), (50, 70)],
+        boxes=boxes,
+        crowd=lambda index: np.array([False, False, True]),
+        categories=((7, "[jar]"), (3, "cup")),
+    )
+    code, out, said = predict("--store", store.path, "--boxes", "store", "--json")
+    assert code == 0, said
+    assert json.loads(out)["instances"] == 2
+    assert [(r["id"], r["image_id"], r["category_id"]) for r in results()] == [
+        (100, 1000, 7),
+        (200, 1001, 7),
+    ]
+    np.testing.assert_allclose([r["bbox"] for r in results()], [[4, 6, 26, 34]] * 2, atol=1e-2)
+    assert "2 crowd boxes and 2 boxes without area are left out" in said
+    code, _, said = predict("photos", "--boxes", "store", "--overwrite")
+    assert code != 0
+    picture("photos/a.png")
+    code, _, said = predict("photos", "--boxes", "store", "--overwrite")
+    assert code == 2
+    assert "give it with --store" in said
+    bare = make_store("bare", boxes=lambda index, height, width: np.zeros((0, 4), np.float32))
+    code, _, said = predict("--store", bare.path, "--boxes", "store", "--overwrite")
+    assert code == 3
+    assert "holds no box to give a mask to" in said

@@ -100,7 +100,10 @@ ScoreThreshold = Annotated[
     float | None,
     typer.Option(min=0, max=1, help="Least final score.", show_default="the run's own"),
 ]
-Boxes = Annotated[Path | None, _option("COCO boxes: one mask for each, instead of detections.")]
+Boxes = Annotated[
+    Path | None,
+    _option("COCO boxes: one mask for each, instead of detections. `store`: those of --store."),
+]
 Crop = Annotated[bool, typer.Option(help="With --boxes: cut each mask at its box.")]
 OnBadOption = Annotated[
     OnBad,

@@ -26,6 +26,8 @@ Examples:
   trainer predict runs/coco_r50_1x photos/ cat.jpg --out predictions.json --overlay overlays
 
   trainer predict runs/coco_r50_1x photos/ --boxes boxes.json --out masks.json
+
+  trainer predict runs/mine --store stores/mine.zarr --boxes store --out masks.json
 """
 
 
@@ -62,7 +64,7 @@ def predict(
         crop=crop,
     )
     categories = predictor.model.categories
-    task = task_on(source, categories, boxes=boxes)
+    task = task_on(source, categories, boxes="store" if boxes == Path("store") else boxes)
     for note in task.notes:
         say(f"  {note}", style="yellow")
     overlays = _overlays(overlay, overlay_threshold, default=0.3 if boxes is None else 0.0)

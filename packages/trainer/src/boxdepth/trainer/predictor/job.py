@@ -136,7 +136,7 @@ def _results(source: PictureFile, instances: Instances, task: Task) -> list[dict
         instances, image_id=task.image_id(source), category_ids=task.category_ids
     )
     if task.given is not None:
-        for result, box in zip(results, task.given[source.name].boxes, strict=True):
+        for result, box in zip(results, task.given[source.image_id].boxes, strict=True):
             if box.category_id is not None:
                 result["category_id"] = box.category_id
             if box.id is not None:
@@ -155,7 +155,7 @@ def _draw(
     names: Sequence[str],
 ) -> None:
     if task.given is not None:
-        boxes = task.given[source.name].boxes
+        boxes = task.given[source.image_id].boxes
         names = [
             names[label]
             if box.category_id is None

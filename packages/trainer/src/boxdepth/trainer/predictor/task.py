@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 
 from boxdepth.depthgen.store import Category, DataError
-from boxdepth.trainer.data.box_file import BoxFile, ListedImage, read_box_file
+from boxdepth.trainer.data.box_file import BoxFile, GivenBox, ListedImage, read_box_file
 from boxdepth.trainer.data.categories import listed
 from boxdepth.trainer.data.pictures import (
     Matched,
@@ -30,8 +31,8 @@ class Task:
     category_ids: tuple[int | None, ...]
     """Id of each class of the network; None: it is left out."""
     store: ValidationSet | None = None
-    given: dict[str, ListedImage] | None = None
-    """By the name of the picture; None: detections are wanted."""
+    given: dict[int, ListedImage] | None = None
+    """By the picture's image id; None: detections are wanted."""
     given_names: dict[int, str] = field(default_factory=dict)
     """Names of the given boxes' categories."""
     notes: tuple[str, ...] = ()
@@ -47,7 +48,7 @@ class Task:
         if source.row is not None:
             assert self.store is not None
             return self.store.rgb(source.row), False
-        size = self.given[source.name].size if self.given is not None else None
+        size = self.given[source.image_id].size if self.given is not None else None
         pixels = read_picture(source, size=size)
         return pixels.rgb, pixels.turned
 
@@ -55,12 +56,12 @@ class Task:
         """The boxes given for a picture; None: detections are wanted."""
         if self.given is None:
             return None
-        boxes = [box.xyxy for box in self.given[source.name].boxes]
+        boxes = [box.xyxy for box in self.given[source.image_id].boxes]
         return np.array(boxes, dtype=np.float32).reshape(-1, 4)
 
     def image_id(self, source: PictureFile) -> int:
         """The id that results on a picture carry."""
-        return source.image_id if self.given is None else self.given[source.name].id
+        return source.image_id if self.given is None else self.given[source.image_id].id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,13 +109,19 @@ def stored(path: Path) -> Source:
     return Source(pictures=pictures, store=store)
 
 
-def task_on(source: Source, learnt: Sequence[Category], *, boxes: Path | None = None) -> Task:
+def task_on(
+    source: Source, learnt: Sequence[Category], *, boxes: Path | Literal["store"] | None = None
+) -> Task:
     """What a network that learnt these classes predicts on these pictures.
 
     Results on a store carry the ids that it gives to the classes' names, results in given boxes
     those of the boxes.
 
+    Args:
+        boxes: a COCO file of the boxes whose masks are wanted; ``store``: the store's own.
+
     Raises:
+        ConfigError: the boxes of a store are wanted, and there is no store.
         DataError: a store without any of the classes, a boxes file that can't be used.
     """
     task = Task(
@@ -123,6 +130,8 @@ def task_on(source: Source, learnt: Sequence[Category], *, boxes: Path | None = 
         store=source.store,
         notes=source.notes,
     )
+    if boxes == "store":
+        return in_stored_boxes(task)
     if boxes is not None:
         return in_given_boxes(task, boxes)
     if source.store is None:
@@ -156,8 +165,52 @@ def in_given_boxes(task: Task, path: Path) -> Task:
     return replace(
         task,
         pictures=pictures,
-        given=matched.images,
+        given={picture.image_id: matched.images[picture.name] for picture in pictures},
         given_names=dict(boxes.category_names),
+        notes=(*task.notes, *notes),
+    )
+
+
+def in_stored_boxes(task: Task) -> Task:
+    """The task with the store's own boxes, but for crowd regions and boxes without area.
+
+    Raises:
+        ConfigError: there is no store.
+        DataError: it holds no box to fill.
+    """
+    if task.store is None:
+        raise ConfigError("--boxes store means the boxes of a store: give it with --store")
+    crowds = empty = 0
+    given = {}
+    for picture in task.pictures:
+        assert picture.row is not None
+        boxes = task.store.store.boxes(picture.row)
+        bare = ((boxes.xyxy[:, 2:] - boxes.xyxy[:, :2]) <= 0).any(axis=1)
+        crowds, empty = crowds + int(boxes.crowd.sum()), empty + int((bare & ~boxes.crowd).sum())
+        wanted = tuple(
+            GivenBox(
+                id=int(boxes.id[k]),
+                category_id=task.store.category_ids[int(boxes.label[k])],
+                xyxy=(float(x1), float(y1), float(x2), float(y2)),
+            )
+            for k, (x1, y1, x2, y2) in enumerate(boxes.xyxy.tolist())
+            if not (boxes.crowd[k] or bare[k])
+        )
+        if wanted:
+            given[picture.image_id] = ListedImage(
+                id=picture.image_id, file_name=picture.name, size=None, boxes=wanted
+            )
+    where = task.store.store.path
+    if not given:
+        raise DataError(f"{where}: holds no box to give a mask to")
+    left_out = ((crowds, "crowd boxes"), (empty, "boxes without area"))
+    counted = [f"{count} {what}" for count, what in left_out if count]
+    notes = [f"{where}: {' and '.join(counted)} are left out"] if counted else []
+    return replace(
+        task,
+        pictures=tuple(picture for picture in task.pictures if picture.image_id in given),
+        given=given,
+        given_names={category.id: category.name for category in task.store.categories},
         notes=(*task.notes, *notes),
     )
 
