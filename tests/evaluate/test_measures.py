@@ -88,7 +88,7 @@ def points_by_definition(truth: GroundTruth, found: Predictions, category: int |
 @pytest.mark.parametrize("seed", SEEDS)
 def test_best_points_are_those_of_the_definition(seed: int, make_set: Callable[..., tuple]) -> None:
     truth, found = tables(*make_set(seed))
-    points = measure(truth, found).points
+    points = measure(found, truth).points
     for name, category in ((None, None), *((n, k) for k, n in enumerate(truth.category_names))):
         f1, best = points_by_definition(truth, found, category)
         point = points.overall if name is None else points.per_class.get(name)
@@ -175,7 +175,7 @@ def confusion_by_definition(truth: GroundTruth, found: Predictions, threshold: f
 @pytest.mark.parametrize("seed", SEEDS)
 def test_confusion_is_that_of_the_definition(seed: int, make_set: Callable[..., tuple]) -> None:
     truth, found = tables(*make_set(seed))
-    matrix = measure(truth, found).confusion
+    matrix = measure(found, truth).confusion
     if matrix.threshold is None:
         return
     expected = confusion_by_definition(truth, found, matrix.threshold)
@@ -187,7 +187,7 @@ def test_rows_are_annotations_and_columns_detections(
     seed: int, make_set: Callable[..., tuple]
 ) -> None:
     truth, found = tables(*make_set(seed))
-    measures = measure(truth, found)
+    measures = measure(found, truth)
     matrix, point = measures.confusion.counts, measures.points.overall
     real = np.bincount(truth.category_index[~truth.crowd], minlength=len(truth.category_ids))
     assert matrix[:-1].sum(axis=1).tolist() == real.tolist()
@@ -197,7 +197,7 @@ def test_rows_are_annotations_and_columns_detections(
 
 def test_classes_beyond_those_shown_become_one(make_set: Callable[..., tuple]) -> None:
     truth, found = tables(*make_set(3, classes=5))
-    matrix = measure(truth, found).confusion
+    matrix = measure(found, truth).confusion
     part = matrix.only(np.array([0, 3]))
     assert part.labels == ("class 0", "class 3", "other classes", "background")
     assert part.counts.sum() == matrix.counts.sum()
@@ -212,13 +212,13 @@ def test_confused_pairs_are_named_most_frequent_first() -> None:
     truth, found = scene(
         [(left, 1), (right, 1), (low, 3)], [(left, 2, 0.9), (right, 2, 0.8), (low, 3, 0.95)]
     )
-    matrix = measure(truth, found).confusion
+    matrix = measure(found, truth).confusion
     assert matrix.threshold == 0.95  # F1 is highest with the right one alone
     assert matrix.counts[:3, 3].tolist() == [2, 0, 0]
     truth, found = scene(
         [(left, 1), (right, 1), (low, 3)], [(left, 2, 0.9), (right, 2, 0.8), (low, 3, 0.5)]
     )
-    assert measure(truth, found).confusion.confused(5) == [("c1", "c2", 2)]
+    assert measure(found, truth).confusion.confused(5) == [("c1", "c2", 2)]
 
 
 # --- calibration ---------------------------------------------------------------------------------
@@ -267,7 +267,7 @@ def test_an_object_in_two_detections_is_split_unless_one_finds_it() -> None:
         # the second object makes every detection worth keeping: F1 rises with it
         corner = block(slice(0, 3), slice(0, 3))
         truth, predictions = scene([(whole, 1), (corner, 3)], [*found, (corner, 3, 0.1)])
-        pieces = measure(truth, predictions).fragmentation
+        pieces = measure(predictions, truth).fragmentation
         assert (pieces.split, pieces.merged) == (split, 0), found
 
 
@@ -276,13 +276,13 @@ def test_two_objects_in_one_detection_are_merged() -> None:
     corner = block(slice(0, 3), slice(0, 3))
     detections = [(block(slice(5, 35), slice(5, 35)), 1, 0.9), (corner, 3, 0.5)]
     truth, found = scene([(left, 1), (right, 2), (corner, 3)], detections)
-    pieces = measure(truth, found).fragmentation
+    pieces = measure(found, truth).fragmentation
     iou = left.sum() / 900, right.sum() / 900
     assert max(iou) >= 0.5  # half of it and a little more: found, so not merged
     assert pieces.merged == 0
     third = block(slice(5, 15), slice(5, 35)), block(slice(15, 25), slice(5, 35))
     truth, found = scene([(third[0], 1), (third[1], 2), (corner, 3)], detections)
-    pieces = measure(truth, found).fragmentation
+    pieces = measure(found, truth).fragmentation
     assert (pieces.split, pieces.merged) == (0, 1)
 
 
@@ -290,7 +290,7 @@ def test_parts_are_counted_over_eight_neighbours() -> None:
     diagonal = np.eye(40, dtype=bool)
     two = block(slice(0, 5), slice(0, 5)) | block(slice(10, 20), slice(10, 20))
     truth, found = scene([(diagonal, 1), (two, 2)], [(diagonal, 1, 0.9), (two, 2, 0.9)])
-    pieces = measure(truth, found).fragmentation
+    pieces = measure(found, truth).fragmentation
     assert (pieces.parts, pieces.in_parts) == (1.5, 0.5)
     assert (pieces.truth_parts, pieces.truth_in_parts) == (1.5, 0.5)
 
@@ -305,13 +305,13 @@ def test_parts_of_random_masks_are_scipys_on_the_whole_image(
         for g in range(len(truth))
         if not truth.crowd[g] and truth.masks.areas[g]
     ]
-    pieces = measure(truth, found).fragmentation
+    pieces = measure(found, truth).fragmentation
     assert pieces.truth_parts == pytest.approx(np.mean(counts))
 
 
 def test_boxes_have_no_fragmentation(make_set: Callable[..., tuple]) -> None:
     truth, found = tables(*make_set(3))
-    assert measure(truth, found, iou_type="bbox").fragmentation is None
+    assert measure(found, truth, iou_type="bbox").fragmentation is None
 
 
 # --- slices --------------------------------------------------------------------------------------
@@ -320,7 +320,7 @@ def test_boxes_have_no_fragmentation(make_set: Callable[..., tuple]) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_slices_are_those_of_the_definition(seed: int, make_set: Callable[..., tuple]) -> None:
     truth, found = tables(*make_set(seed))
-    measures = measure(truth, found)
+    measures = measure(found, truth)
     matches = match(truth, found, "segm")
     areas = truth.areas[~truth.crowd]
     low, high = np.quantile(areas, [1 / 3, 2 / 3])
@@ -389,7 +389,7 @@ def test_depth_says_who_is_near(sign: str, form: str, tmp_path: Path) -> None:
         Image.fromarray(values.astype(np.uint16)).save(tmp_path / "a.png")
     parts = by_depth(truth, tmp_path, sign)
     assert parts.of_object.tolist() == [0, 1, 2]
-    measures = measure(truth, found, depth=tmp_path, depth_sign=sign)
+    measures = measure(found, truth, depth=tmp_path, depth_sign=sign)
     by_name = {part.name: part for part in measures.slices if part.by == "depth"}
     assert [by_name[f"{n} third"].recall for n in ("far", "middle", "near")] == [1.0, 1.0, 0.0]
 
@@ -409,7 +409,7 @@ def test_images_without_a_depth_map_belong_to_no_third(
 def test_a_row_for_each_image_adds_up(seed: int, make_set: Callable[..., tuple]) -> None:
     document, results = make_set(seed)
     truth, found = tables(document, results)
-    measures = measure(truth, found)
+    measures = measure(found, truth)
     rows, point = measures.per_image, measures.points.overall
     assert (rows.tp.sum(), rows.fp.sum(), rows.fn.sum()) == (point.tp, point.fp, point.fn)
     for place, image_id in enumerate(truth.image_ids.tolist()):
@@ -430,7 +430,7 @@ def test_csv_and_parquet_hold_the_same_rows(make_set: Callable[..., tuple]) -> N
     document, results = make_set(4)
     document["images"][0]["file_name"] = 'odd, "name" [x].jpg'
     truth, found = tables(document, results)
-    rows = measure(truth, found).per_image
+    rows = measure(found, truth).per_image
     read = list(csv.DictReader(io.StringIO(rows.to_csv())))
     parquet = pytest.importorskip("pyarrow.parquet")
     again = parquet.read_table(io.BytesIO(rows.to_parquet())).to_pylist()
@@ -451,14 +451,14 @@ def test_nothing_predicted_and_nothing_annotated_can_be_measured(
 ) -> None:
     document, results = make_set(3)
     truth, found = tables(document, [])
-    check_finite(measure(truth, found))
+    check_finite(measure(found, truth))
     document["annotations"] = []
     truth, found = tables(document, results)
-    measures = measure(truth, found)
+    measures = measure(found, truth)
     check_finite(measures)
     assert measures.points.overall.f1 is None
     truth, found = tables(document, [])
-    check_finite(measure(truth, found))
+    check_finite(measure(found, truth))
 
 
 def check_finite(measures: Measures) -> None:

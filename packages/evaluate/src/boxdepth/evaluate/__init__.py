@@ -19,7 +19,10 @@ if TYPE_CHECKING:
         evaluate_coco,
     )
     from boxdepth.evaluate.compare import Comparison, Contender, Estimate, compare
+    from boxdepth.evaluate.export import ExportReport, convert
+    from boxdepth.evaluate.measures import Measures, measure
     from boxdepth.evaluate.results import DataError, EvaluateError, UsageError
+    from boxdepth.evaluate.review import Review, review
 
 _HOMES = {
     "CheckReport": "check",
@@ -32,13 +35,19 @@ _HOMES = {
     "DataError": "results",
     "Estimate": "compare",
     "EvaluateError": "results",
+    "ExportReport": "export",
     "Finding": "check",
+    "Measures": "measures",
+    "Review": "review",
     "RunningEvaluation": "coco_ap",
     "UsageError": "results",
     "check": "check",
     "compare": "compare",
+    "convert": "export",
     "evaluate_cityscapes": "cityscapes_ap",
     "evaluate_coco": "coco_ap",
+    "measure": "measures",
+    "review": "review",
 }
 
 __all__ = [
@@ -52,13 +61,19 @@ __all__ = [
     "DataError",
     "Estimate",
     "EvaluateError",
+    "ExportReport",
     "Finding",
+    "Measures",
+    "Review",
     "RunningEvaluation",
     "UsageError",
     "check",
     "compare",
+    "convert",
     "evaluate_cityscapes",
     "evaluate_coco",
+    "measure",
+    "review",
 ]
 
 

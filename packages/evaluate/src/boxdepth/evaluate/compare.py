@@ -26,6 +26,7 @@ from boxdepth.evaluate.results import (
     read_predictions,
 )
 from boxdepth.evaluate.results.inputs import AnnotationsInput, PredictionsInput, as_input
+from boxdepth.evaluate.results.tables import markdown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -134,12 +135,12 @@ class Comparison:
 
     def table(self) -> str:
         """AP and differences in percent with 95 % intervals, as a Markdown table."""
-        rows = [("file", "AP", "AP50", "difference", "worse in"), ("---",) * 5]
+        rows = []
         for one in self.contenders:
             worse = "-" if one.p_worse is None else f"{one.p_worse:.0%} of draws"
             gap = shown(one.difference, signed=True) if one.difference else "baseline"
-            rows.append((one.name.replace("|", "\\|"), shown(one.ap), shown(one.ap50), gap, worse))
-        return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+            rows.append((one.name, shown(one.ap), shown(one.ap50), gap, worse))
+        return markdown(("file", "AP", "AP50", "difference", "worse in"), rows)
 
     def figure(self) -> "Figure":
         """AP of every file with its 95 % interval.
@@ -155,7 +156,8 @@ class Comparison:
             if one.ap.value is not None and one.ap.low is not None and one.ap.high is not None:
                 axes.plot([100 * one.ap.low, 100 * one.ap.high], [place, place], color="0.6")
                 axes.plot(100 * one.ap.value, place, "o", color="#0072b2")
-        axes.set_yticks(range(len(self.contenders)), [one.name for one in self.contenders])
+        axes.set_yticks(range(len(self.contenders)), [one.name for one in self.contenders],
+                        parse_math=False)  # fmt: skip
         axes.invert_yaxis()
         axes.set_xlabel(f"{self.iou_type} AP, percent, 95 % of draws")
         return figure

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from boxdepth.evaluate.results.tables import markdown, percent
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -78,9 +80,9 @@ class CheckReport:
 
     def table(self) -> str:
         """AP as the files are and after each cure, in percent, as a Markdown table."""
-        rows = [("", "mask AP", "box AP", "cure"), ("---",) * 4, ("as it is", *_aps(self.ap), "")]
+        rows = [("as it is", *_aps(self.ap), "")]
         rows += [(f.problem, *_aps(f.ap_after), f.advice) for f in self.findings]
-        return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+        return markdown(("", "mask AP", "box AP", "cure"), rows)
 
     def figure(self) -> "Figure":
         """AP as the files are and after each cure.
@@ -106,5 +108,4 @@ class CheckReport:
 
 
 def _aps(values: Mapping[str, float]) -> tuple[str, str]:
-    shown = [f"{100 * values[shape]:.1f}" if shape in values else "-" for shape in ("segm", "bbox")]
-    return shown[0], shown[1]
+    return percent(values.get("segm")), percent(values.get("bbox"))

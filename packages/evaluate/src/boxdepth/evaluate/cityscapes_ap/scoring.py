@@ -14,6 +14,7 @@ from boxdepth.evaluate.cityscapes_ap.frames import find_frames, read_frame
 from boxdepth.evaluate.cityscapes_ap.labels import CLASSES
 from boxdepth.evaluate.cityscapes_ap.matching import Overlaps, Verdict, judge, measure
 from boxdepth.evaluate.results import DataError
+from boxdepth.evaluate.results.tables import markdown, percent
 
 # Written as in the official script: 0.6000000000000001 is one of them, and IoU is compared to it.
 IOU_THRESHOLDS = np.arange(0.5, 1.0, 0.05)
@@ -38,6 +39,13 @@ class CityscapesReport:
     images: int
     predictions: int
     warnings: tuple[str, ...]
+
+    def table(self) -> str:
+        """AP and AP50 of all classes and of each, in percent, as a Markdown table."""
+        rows = {"all": (self.ap, self.ap50), **self.per_class}
+        return markdown(
+            ("class", "AP", "AP50"), ((name, *map(percent, aps)) for name, aps in rows.items())
+        )
 
     def to_json(self) -> dict[str, Any]:
         """As `evaluate ap --protocol cityscapes --json` prints it."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from boxdepth.evaluate.coco_ap.protocol import CocoNumbers, CocoSummary
+from boxdepth.evaluate.results.tables import markdown, percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -85,16 +86,14 @@ class CocoReport:
 
     def table(self, *, per_class: bool = False) -> str:
         """The numbers in percent as a Markdown table; a dash where undefined."""
-        lines: list[str] = []
+        rows: list[tuple[str, ...]] = []
+        limits: list[str] = []
         for shape, summary in self.summaries.items():
             limits = [f"AR{limit}" for limit in summary.ar]
-            if not lines:
-                head = ("", "class", *COLUMNS, *limits)
-                lines = [_line(head), _line(["---"] * len(head))]
-            lines.append(_line((shape, "all", *cells(summary))))
+            rows.append((shape, "all", *cells(summary)))
             for name, numbers in summary.per_class.items() if per_class else ():
-                lines.append(_line((shape, name.replace("|", "\\|"), *cells(numbers))))
-        return "\n".join(lines)
+                rows.append((shape, name, *cells(numbers)))
+        return markdown(("", "class", *COLUMNS, *limits), rows)
 
     def figure(self) -> "Figure":
         """Precision over recall at IoU 0.50, 0.75 and over all ten, one panel a shape.
@@ -110,8 +109,4 @@ class CocoReport:
 def cells(numbers: CocoNumbers) -> list[str]:
     """AP and its parts, then every AR, in percent."""
     values = [getattr(numbers, key) for key in COLUMNS.values()] + list(numbers.ar.values())
-    return ["-" if value is None else f"{100 * value:.1f}" for value in values]
-
-
-def _line(items: "list[str] | tuple[str, ...]") -> str:
-    return "| " + " | ".join(items) + " |"
+    return [percent(value) for value in values]

@@ -212,8 +212,7 @@ def _filled(
 def _concatenated(one: MaskTable, other: MaskTable) -> MaskTable:
     return MaskTable(
         sizes=np.concatenate((one.sizes, other.sizes)),
-        strings=one.strings + other.strings,
-        offsets=np.concatenate((one.offsets, one.offsets[-1] + other.offsets[1:])),
+        texts=[*one.texts, *other.texts],
         areas=np.concatenate((one.areas, other.areas)),
     )
 

@@ -19,6 +19,7 @@ from boxdepth.evaluate.coco_ap.matching import average_precisions, image_overlap
 from boxdepth.evaluate.coco_ap.protocol import AREA_RANGES, IOU_THRESHOLDS
 from boxdepth.evaluate.lvis_ap.federation import FREQUENCIES, Federation
 from boxdepth.evaluate.results import DataError, GroundTruth, Predictions
+from boxdepth.evaluate.results.tables import markdown, percent
 
 MAX_DETECTIONS = 300
 
@@ -60,6 +61,13 @@ class LvisReport:
     images: int
     predictions: int
     unjudged: int
+
+    def table(self) -> str:
+        """AP and AP50 of all classes and of each, in percent, as a Markdown table."""
+        rows = {"all": (self.numbers.ap, self.numbers.ap50), **self.per_class}
+        return markdown(
+            ("class", "AP", "AP50"), ((name, *map(percent, aps)) for name, aps in rows.items())
+        )
 
     def to_json(self) -> dict[str, Any]:
         """As `evaluate ap --protocol lvis --json` prints it, under the IoU type."""

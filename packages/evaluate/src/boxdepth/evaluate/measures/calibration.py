@@ -6,10 +6,15 @@ confidence of a bin is its mean score, and right is right at IoU 0.5.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
+
+from boxdepth.evaluate.results.tables import markdown, share
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 BINS = 15
 
@@ -32,6 +37,25 @@ class Calibration:
     edges: Float64[np.ndarray, " b+1"]
     confidence: Float64[np.ndarray, " b"]
     precision: Float64[np.ndarray, " b"]
+
+    def table(self) -> str:
+        """Every bin with detections as a row of a Markdown table."""
+        columns = (self.edges[:-1], self.edges[1:], self.count, self.confidence, self.precision)
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        return markdown(
+            ("scores", "detections", "mean score", "precision"),
+            ((f"{a:.2f} to {b:.2f}", n, share(c), share(p)) for a, b, n, c, p in rows if n),
+        )
+
+    def figure(self) -> "Figure":
+        """The reliability curve.
+
+        Raises:
+            ImportError: matplotlib, the extra `figures`, is not installed.
+        """
+        from boxdepth.evaluate.measures.figures import calibration_figure
+
+        return calibration_figure(self)
 
     def to_json(self) -> dict[str, Any]:
         """As `evaluate ap --json` prints it; None in empty bins."""

@@ -8,7 +8,7 @@ one column once, and precision and recall of a class can be read off the matrix.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -16,6 +16,10 @@ from jaxtyping import Float64, Int64
 from boxdepth.evaluate.coco_ap.matching import ImageOverlaps
 from boxdepth.evaluate.measures.outcomes import IOU, Outcomes
 from boxdepth.evaluate.results import GroundTruth
+from boxdepth.evaluate.results.tables import markdown
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 BACKGROUND = "background"
 
@@ -60,6 +64,39 @@ class ConfusionMatrix:
         return ConfusionMatrix(
             labels=(*names, "other classes", BACKGROUND), counts=counts, threshold=self.threshold
         )
+
+    def worst(self, most: int) -> "ConfusionMatrix":
+        """The `most` classes with most errors by themselves; the same matrix if it has no more."""
+        classes = len(self.labels) - 1
+        if classes <= most:
+            return self
+        wrong = self.counts.copy()
+        np.fill_diagonal(wrong, 0)
+        errors = wrong.sum(axis=0)[:-1] + wrong.sum(axis=1)[:-1]
+        return self.only(np.sort(np.argsort(-errors, kind="stable")[:most]))
+
+    def shares(self) -> Float64[np.ndarray, "k k"]:
+        """Each count as a share of its row, of its column in the last row; 0 of nothing."""
+        rows = np.maximum(self.counts.sum(axis=1, keepdims=True), 1)
+        share = np.asarray(self.counts / rows)
+        share[-1] = self.counts[-1] / np.maximum(self.counts.sum(axis=0), 1)
+        return share
+
+    def table(self) -> str:
+        """All counts as a Markdown table, a row for each annotated class."""
+        rows = zip(self.labels, self.counts.tolist(), strict=True)
+        head = ("annotated \\ predicted", *self.labels)
+        return markdown(head, ((label, *counts) for label, counts in rows))
+
+    def figure(self) -> "Figure":
+        """The matrix as a picture; of more than 30 classes, those with most errors.
+
+        Raises:
+            ImportError: matplotlib, the extra `figures`, is not installed.
+        """
+        from boxdepth.evaluate.measures.figures import confusion_figure
+
+        return confusion_figure(self)
 
     def to_json(self) -> dict[str, Any]:
         """As `evaluate ap --json` prints it."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,7 +23,18 @@ from boxdepth.evaluate.measures.slices import (
     by_size,
     measure_slices,
 )
-from boxdepth.evaluate.results import DataError, GroundTruth, Predictions
+from boxdepth.evaluate.results import (
+    DataError,
+    GroundTruth,
+    Predictions,
+    read_annotations,
+    read_predictions,
+)
+from boxdepth.evaluate.results.inputs import AnnotationsInput, PredictionsInput, as_input
+from boxdepth.evaluate.results.tables import markdown, percent
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +59,28 @@ class Measures:
     slices: tuple[Slice, ...]
     per_image: PerImage
 
+    def table(self) -> str:
+        """Best thresholds, then slices (in percent), as two Markdown tables."""
+        slices = markdown(
+            ("by", "slice", "range", "objects", "AP", "AP50", "recall", "AR"),
+            (
+                (s.by, s.name, s.range, s.objects,
+                 *map(percent, (s.ap, s.ap50, s.recall, s.average_recall)))
+                for s in self.slices
+            ),
+        )  # fmt: skip
+        return f"{self.points.table()}\n\n{slices}"
+
+    def figure(self) -> "Figure":
+        """Best thresholds, confusion and calibration beside each other.
+
+        Raises:
+            ImportError: matplotlib, the extra `figures`, is not installed.
+        """
+        from boxdepth.evaluate.measures.figures import measures_figure
+
+        return measures_figure(self.points, self.confusion, self.calibration)
+
     def to_json(self) -> dict[str, Any]:
         """As `evaluate ap --json` prints it; the rows of images have files of their own."""
         return {
@@ -61,32 +94,33 @@ class Measures:
 
 
 def measure(
-    truth: GroundTruth,
-    predictions: Predictions,
+    predictions: PredictionsInput,
+    annotations: AnnotationsInput,
     *,
     iou_type: IouType = "segm",
     depth: Path | None = None,
     depth_sign: DepthSign = "inverse",
 ) -> Measures:
-    """Measure checked results against checked annotations.
+    """What people ask beside AP: thresholds, confusion, calibration, fragmentation, slices.
 
     Args:
-        truth: annotations.
-        predictions: results for them.
+        predictions, annotations: as `evaluate_coco` takes them.
         iou_type: what is compared.
         depth: folder of PNG, TIFF or NPY depth maps, or an HDF5 file, for slices by depth.
         depth_sign: "inverse" if larger means nearer (as depth networks and our stores have it),
             "distance" if larger means farther.
 
     Raises:
-        DataError: files that have no masks to compare, or faulty depth maps.
+        DataError: faulty files, files that have no masks to compare, or faulty depth maps.
     """
-    fault = cannot_compare(truth, predictions, iou_type)
+    truth = read_annotations(as_input(annotations), with_masks=iou_type != "bbox")
+    found = read_predictions(as_input(predictions), truth, with_masks=iou_type != "bbox")
+    fault = cannot_compare(truth, found, iou_type)
     if fault:
         raise DataError(fault)
-    matches = match(truth, predictions, iou_type)
+    matches = match(truth, found, iou_type)
     return measure_matched(
-        truth, predictions, matches, iou_type=iou_type, depth=depth, depth_sign=depth_sign
+        truth, found, matches, iou_type=iou_type, depth=depth, depth_sign=depth_sign
     )
 
 

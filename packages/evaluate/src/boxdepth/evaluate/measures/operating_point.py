@@ -5,12 +5,16 @@ TP / annotations (van Rijsbergen, 1979), over detections with at least the thres
 """
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float64
 
 from boxdepth.evaluate.measures.outcomes import Outcomes
+from boxdepth.evaluate.results.tables import markdown, share
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +54,27 @@ class OperatingPoints:
     overall: OperatingPoint
     macro_f1: float | None
     per_class: dict[str, OperatingPoint]
+
+    def table(self) -> str:
+        """All classes pooled, then each at its own best threshold, as a Markdown table."""
+        rows = {"all, one threshold": self.overall, **self.per_class}
+        return markdown(
+            ("class", "threshold", "precision", "recall", "F1", "TP", "FP", "FN"),
+            (
+                (name, *map(share, (p.threshold, p.precision, p.recall, p.f1)), p.tp, p.fp, p.fn)
+                for name, p in rows.items()
+            ),
+        )
+
+    def figure(self) -> "Figure":
+        """Precision, recall and F1 by class; of more than 40 classes, those of lowest F1.
+
+        Raises:
+            ImportError: matplotlib, the extra `figures`, is not installed.
+        """
+        from boxdepth.evaluate.measures.figures import points_figure
+
+        return points_figure(self)
 
     def to_json(self) -> dict[str, Any]:
         """As `evaluate ap --json` prints it."""

@@ -35,6 +35,10 @@ class PerImage:
     fn: Int64[np.ndarray, " i"]
     ap50: Float64[np.ndarray, " i"]
 
+    def to_json(self) -> dict[str, list[object]]:
+        """The columns by name."""
+        return self.columns()
+
     def columns(self) -> dict[str, list[object]]:
         """Plain values by column name; None where AP50 is undefined."""
         return {

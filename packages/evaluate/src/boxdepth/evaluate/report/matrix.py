@@ -3,15 +3,13 @@
 import csv
 import io
 
-import numpy as np
-from jaxtyping import Int64
 from markupsafe import Markup, escape
 
 from boxdepth.evaluate.measures import Calibration, ConfusionMatrix
 from boxdepth.evaluate.report.charts import axes, frame
 
 # Classes shown: more have no room for their names on a phone.
-_SHOWN = 12
+SHOWN = 12
 _SIDE, _NAMES, _LETTERS = 360, 92, 13
 _GOOD, _BAD = "#0072b2", "#d55e00"
 _STYLE = (
@@ -20,32 +18,15 @@ _STYLE = (
 )
 
 
-def shown_classes(matrix: ConfusionMatrix) -> Int64[np.ndarray, " m"]:
-    """Places of the classes with most errors, as many as there is room for."""
-    classes = len(matrix.labels) - 1
-    if classes <= _SHOWN:
-        return np.arange(classes)
-    wrong = matrix.counts.copy()
-    np.fill_diagonal(wrong, 0)
-    errors = wrong.sum(axis=0)[:-1] + wrong.sum(axis=1)[:-1]
-    return np.sort(np.argsort(-errors, kind="stable")[:_SHOWN])
-
-
 def confusion_chart(matrix: ConfusionMatrix) -> Markup:
     """Rows are annotations, columns predictions; a cell is as dark as its share of its row.
 
     The last row (detections of nothing) is shaded by its share of the column instead.
     """
-    part = matrix
-    if len(matrix.labels) - 1 > _SHOWN:
-        part = matrix.only(shown_classes(matrix))
+    part = matrix.worst(SHOWN)
     size = len(part.labels)
     step = (_SIDE - _NAMES) / size
-    rows = np.maximum(part.counts.sum(axis=1, keepdims=True), 1)
-    columns = np.maximum(part.counts.sum(axis=0, keepdims=True), 1)
-    share = part.counts / rows
-    share[-1] = part.counts[-1] / columns[0]
-    counts, shares = part.counts.tolist(), share.tolist()
+    counts, shares = part.counts.tolist(), part.shares().tolist()
     pieces = []
     for row in range(size):
         for column in range(size):

@@ -11,7 +11,7 @@ from boxdepth.evaluate.measures import Slice
 from boxdepth.evaluate.report.charts import legend, line_chart, stacked_histogram
 from boxdepth.evaluate.report.content import ReportContent
 from boxdepth.evaluate.report.gallery import COLOURS
-from boxdepth.evaluate.report.matrix import confusion_chart, reliability_chart, shown_classes
+from boxdepth.evaluate.report.matrix import SHOWN, confusion_chart, reliability_chart
 
 NAMES = {"segm": "masks", "bbox": "boxes", "boundary": "boundaries"}
 TWELVE = {
@@ -60,9 +60,7 @@ def render(content: ReportContent) -> str:
         **_charts(content),
         classes=_classes(content),
         slices=_slices(content),
-        hidden_classes=len(content.measures.confusion.labels)
-        - 1
-        - len(shown_classes(content.measures.confusion)),
+        hidden_classes=max(0, len(content.measures.confusion.labels) - 1 - SHOWN),
         largest_gain=max([*content.errors.gains.values(), 1e-9]),
     )
 

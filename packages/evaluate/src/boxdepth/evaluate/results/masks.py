@@ -8,6 +8,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -39,44 +40,37 @@ class MaskTable:
 
     Attributes:
         sizes: (height, width) of the image each mask belongs to, in pixels.
-        strings: canonical compressed run lengths of all masks, joined.
-        offsets: where each mask's string begins and ends; equal where there is no mask.
+        texts: canonical compressed run lengths, empty where there is no mask.
         areas: object pixels, 0 where there is no mask.
     """
 
     sizes: Int64[np.ndarray, "n 2"]
-    strings: bytes
-    offsets: Int64[np.ndarray, " n+1"]
+    texts: Sequence[str]
     areas: Float64[np.ndarray, " n"]
 
     @property
     def present(self) -> Bool[np.ndarray, " n"]:
         """Which objects have a mask (an all-background mask is one)."""
-        return np.diff(self.offsets) > 0
-
-    def string(self, index: int) -> bytes:
-        """Mask `index` as compressed run lengths."""
-        return self.strings[self.offsets[index] : self.offsets[index + 1]]
+        return np.fromiter(map(bool, self.texts), bool, len(self.texts))
 
     def rle(self, index: int) -> dict[str, object]:
-        """Mask `index` as COCO's `{"size": [height, width], "counts": bytes}`."""
-        return {"size": self.sizes[index].tolist(), "counts": self.string(index)}
+        """Mask `index` as COCO's `{"size": [height, width], "counts": text}`."""
+        return {"size": self.sizes[index].tolist(), "counts": self.texts[index]}
 
     @without_collector
     def rles(self) -> list[dict[str, object]]:
         """All masks as `rle` gives them; an all-background one where there is none."""
         found, which = np.unique(self.sizes @ [_SIDES, 1], return_inverse=True)
         sizes = [[value // _SIDES, value % _SIDES] for value in found.tolist()]
-        blank = [rle.encode([height * width]) for height, width in sizes]
-        cuts = self.offsets.tolist()
+        blank = [rle.encode([height * width]).decode("ascii") for height, width in sizes]
         return [
-            {"size": sizes[size], "counts": self.strings[begin:end] or blank[size]}
-            for size, begin, end in zip(which.tolist(), cuts, cuts[1:], strict=False)
+            {"size": sizes[size], "counts": text or blank[size]}
+            for size, text in zip(which.tolist(), self.texts, strict=True)
         ]
 
     def pixels(self, index: int) -> Bool[np.ndarray, "h w"]:
         """Mask `index` as pixels, all background where there is none."""
-        if not self.offsets[index + 1] - self.offsets[index]:
+        if not self.texts[index]:
             return np.zeros(self.sizes[index], dtype=bool)
         return np.asarray(mask_api.decode(self.rle(index)), dtype=bool)
 
@@ -90,13 +84,9 @@ class MaskTable:
 
     def take(self, order: Int64[np.ndarray, " m"]) -> "MaskTable":
         """The masks of objects `order`, in that order."""
-        lengths = np.diff(self.offsets)[order]
-        begin, end = self.offsets[order].tolist(), self.offsets[order + 1].tolist()
-        pieces = [self.strings[a:b] for a, b in zip(begin, end, strict=True)]
         return MaskTable(
             sizes=self.sizes[order],
-            strings=b"".join(pieces),
-            offsets=np.concatenate(([0], np.cumsum(lengths))),
+            texts=[self.texts[index] for index in order.tolist()],
             areas=self.areas[order],
         )
 
@@ -107,6 +97,7 @@ def read_masks(
     *,
     where: Callable[[int], str],
     problems: Problems,
+    order: Int64[np.ndarray, " n"] | None = None,
 ) -> MaskTable:
     """Check a column of COCO segmentations; what is wrong goes to `problems`.
 
@@ -116,62 +107,76 @@ def read_masks(
         sizes: (height, width) of each object's image.
         where: names object `i` in messages.
         problems: receives one line per broken mask; the mask is then absent from the table.
+        order: place of object `i` in `segmentations`, `i` itself by default.
     """
     if set(map(type, segmentations)) <= _ABSENT:
         return no_masks(sizes)
-    texts = _typed_texts(segmentations, sizes)
-    if texts is None:
-        reader = _Reader(sizes=sizes, where=where, problems=problems)
-        texts = reader.texts(segmentations)
-    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-    areas, pixels, joined = np.zeros(len(texts)), sizes.prod(axis=1), []
-    for begin in range(0, len(texts), _ROWS_AT_ONCE):
-        rows = slice(begin, begin + _ROWS_AT_ONCE)
-        data = "".join(texts[rows]).encode("ascii")
-        full = np.flatnonzero(lengths[rows]) + begin
-        good, area = rle.measure(np.frombuffer(data, np.uint8), lengths[full], pixels[full])
-        areas[full[good]] = area[good]
-        for row in full[~good].tolist():
-            runs, fault = _runs(texts[row], int(pixels[row]))
-            if fault:
-                problems.add(where(row), fault)
-            texts[row] = rle.encode(runs).decode("ascii")
-            lengths[row], areas[row] = len(texts[row]), sum(runs[1::2])
-        joined.append(data if good.all() else "".join(texts[rows]).encode("ascii"))
-    offsets = np.concatenate(([0], np.cumsum(lengths)))
-    return MaskTable(sizes=sizes, strings=b"".join(joined), offsets=offsets, areas=areas)
+    texts: list[str] = []
+    areas = np.zeros(len(sizes))
+    # Batch by batch through all steps: hundreds of megabytes of text pass the cache once.
+    for begin in range(0, len(sizes), _ROWS_AT_ONCE):
+        rows = slice(begin, min(begin + _ROWS_AT_ONCE, len(sizes)))
+        batch = (
+            segmentations[rows]
+            if order is None
+            else [segmentations[row] for row in order[rows].tolist()]
+        )
+        reader = _Reader(
+            sizes=sizes[rows], where=partial(_shifted, where, begin), problems=problems
+        )
+        found, areas[rows] = reader.read(batch)
+        texts.extend(found)
+    return MaskTable(sizes=sizes, texts=texts, areas=areas)
+
+
+def _shifted(where: Callable[[int], str], by: int, row: int) -> str:
+    return where(row + by)
 
 
 def no_masks(sizes: Int64[np.ndarray, "n 2"]) -> MaskTable:
     """A table of objects without masks."""
-    offsets, areas = np.zeros(len(sizes) + 1, dtype=np.int64), np.zeros(len(sizes))
-    return MaskTable(sizes=sizes, strings=b"", offsets=offsets, areas=areas)
-
-
-def _typed_texts(segmentations: Sequence[Any], sizes: np.ndarray) -> list[str] | None:
-    """Compressed strings of a column that holds nothing else, at its images' sizes."""
-    if set(map(type, segmentations)) != {Rle}:
-        return None
-    counts = [segmentation.counts for segmentation in segmentations]
-    flat = chain.from_iterable([segmentation.size for segmentation in segmentations])
-    try:
-        given = np.fromiter(flat, np.float64, 2 * len(counts)).reshape(-1, 2)
-    except OverflowError:
-        return None
-    if set(map(type, counts)) != {str} or (given != sizes).any():
-        return None
-    return counts if all(counts) and all(map(str.isascii, counts)) else None
+    return MaskTable(sizes=sizes, texts=[""] * len(sizes), areas=np.zeros(len(sizes)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Reader:
-    """One segmentation of any form as a compressed string, empty where there is no mask."""
+    """Segmentations of any form as canonical compressed strings, empty where there is no mask."""
 
     sizes: np.ndarray
     where: Callable[[int], str]
     problems: Problems
 
-    def texts(self, segmentations: Sequence[Any]) -> list[str]:
+    def read(self, segmentations: Sequence[Any]) -> tuple[list[str], Float64[np.ndarray, " n"]]:
+        """Strings and object pixels."""
+        texts = self._typed_texts(segmentations)
+        if texts is None:
+            texts = self._texts(segmentations)
+        lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+        full, areas, pixels = np.flatnonzero(lengths), np.zeros(len(texts)), self.sizes.prod(axis=1)
+        data = np.frombuffer("".join(texts).encode("ascii"), np.uint8)
+        good, area = rle.measure(data, lengths[full], pixels[full])
+        areas[full[good]] = area[good]
+        for row in full[~good].tolist():
+            runs, fault = _runs(texts[row], int(pixels[row]))
+            if fault:
+                self._fail(row, fault)
+            texts[row], areas[row] = rle.encode(runs).decode("ascii"), sum(runs[1::2])
+        return texts, areas
+
+    def _typed_texts(self, segmentations: Sequence[Any]) -> list[str] | None:
+        """Compressed strings of a column that holds nothing else, at its images' sizes."""
+        if set(map(type, segmentations)) != {Rle}:
+            return None
+        given = [segmentation.size for segmentation in segmentations]
+        if given != list(map(tuple, self.sizes.tolist())):
+            return None
+        counts = [segmentation.counts for segmentation in segmentations]
+        try:
+            return counts if all(map(str.isascii, counts)) and all(counts) else None
+        except TypeError:  # plain run lengths
+            return None
+
+    def _texts(self, segmentations: Sequence[Any]) -> list[str]:
         """One string for each, empty where there is no mask."""
         plain = [s.tolist() if isinstance(s, np.ndarray) else s for s in segmentations]
         there = [s is not UNSET and s not in (None, "", [], [[]], {}) for s in plain]
@@ -287,7 +292,7 @@ def _all_numbers(polygons: Sequence[Any]) -> Float64[np.ndarray, " m"] | None:
     if not set(map(type, numbers)) <= {int, float}:
         return None
     try:
-        values = np.array(numbers, dtype=np.float64)
+        values = np.fromiter(numbers, np.float64, len(numbers))
     except OverflowError:
         return None
     return values if np.isfinite(values).all() else None

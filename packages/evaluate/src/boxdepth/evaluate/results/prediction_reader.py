@@ -51,7 +51,10 @@ def read_predictions(
         columns = predictions
     else:
         columns = _from_records(predictions, problems)  # type: ignore[arg-type]
-    table = _table(columns, truth, problems, with_masks)
+    # A copy of which large columns are dropped once they are read, if nobody else has them.
+    owned = dict(columns)
+    del columns
+    table = _table(owned, truth, problems, with_masks)
     problems.raise_if_any()
     ordered = canonical_order(table)
     return replace(ordered, notes=(*ordered.notes, *describe(ordered, truth)))
@@ -90,7 +93,7 @@ def _from_records(records: Sequence[Any], problems: Problems) -> Columns:
 
 
 def _table(
-    columns: Columns, truth: GroundTruth, problems: Problems, with_masks: bool
+    columns: dict[str, Sequence[Any]], truth: GroundTruth, problems: Problems, with_masks: bool
 ) -> Predictions:
     def where(index: int) -> str:
         image, score = columns["image_id"][index], columns["score"][index]
@@ -101,24 +104,22 @@ def _table(
     image_index = _known(reader, "image_id", columns, truth.image_ids)
     category_index = _known(reader, "category_id", columns, truth.category_ids)
     scores, _ = reader.numbers("score", columns["score"])
-    boxes, has_box = reader.boxes(columns["bbox"])
+    boxes, has_box = reader.boxes(columns.pop("bbox"))
     problems.raise_if_any()  # sizes cannot be told: the ids, to begin with, must be right
     # Nearly in canonical order from here on: masks are long to move once they are read.
     order = np.lexsort((-scores, image_index))
-    given: Sequence[Any] = columns["segmentation"]
-    wanted = (with_masks | ~has_box)[order]
-    segmentations = (
-        [
-            given[row] if is_wanted else UNSET
-            for row, is_wanted in zip(order.tolist(), wanted.tolist(), strict=True)
-        ]
-        if wanted.any()
-        else [UNSET] * len(order)
-    )
+    given: Sequence[Any] = columns.pop("segmentation")
+    if not with_masks:
+        given = [UNSET if boxed else s for s, boxed in zip(given, has_box.tolist(), strict=True)]
     sizes = truth.image_sizes[image_index[order]].reshape(-1, 2)
     masks = read_masks(
-        segmentations, sizes, where=lambda row: where(int(order[row])), problems=problems
+        given,
+        sizes,
+        where=lambda row: where(int(order[row])),
+        problems=problems,
+        order=order,
     )
+    del given
     boxes, has_box = boxes[order], has_box[order]
     if not problems.count:
         for row in np.flatnonzero(~has_box & ~masks.present).tolist():

@@ -49,10 +49,13 @@ class Predictions:
 
 def canonical_order(predictions: Predictions) -> Predictions:
     """The same detections by image, falling score, box, class and mask."""
-    image, falling = predictions.image_index, -predictions.scores
-    order = np.lexsort((falling, image))
-    image, falling = image[order], falling[order]
-    same = (image[1:] == image[:-1]) & (falling[1:] == falling[:-1])
+    image, scores = predictions.image_index, predictions.scores
+    step, fall = np.diff(image), np.diff(scores)
+    order = np.arange(len(image))
+    if not ((step > 0) | ((step == 0) & (fall <= 0))).all():
+        order = np.lexsort((-scores, image))
+        step, fall = np.diff(image[order]), np.diff(scores[order])
+    same = (step == 0) & (fall == 0)
     if same.any():
         order = _ties_by_content(predictions, order, same)
     return predictions if (np.diff(order) == 1).all() else predictions.take(order)
@@ -68,7 +71,7 @@ def _ties_by_content(predictions: Predictions, order: np.ndarray, same: np.ndarr
         predictions.boxes_xywh[rows].tolist(),
         predictions.category_index[rows].tolist(),
         predictions.masks.areas[rows].tolist(),
-        map(predictions.masks.string, rows.tolist()),
+        map(predictions.masks.texts.__getitem__, rows.tolist()),
         rows.tolist(),
         strict=True,
     )

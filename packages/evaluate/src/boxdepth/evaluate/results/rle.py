@@ -133,24 +133,20 @@ def _numbers(
     """The signed numbers in joined strings, and how many each string holds."""
     value = data - np.uint8(_FIRST_CHARACTER)
     more = value > 31
-    low = value & np.uint8(31)
-    signed = ((low ^ np.uint8(16)).view(np.int8) - np.int8(16)).astype(np.int16)
-    # Most numbers are one or two groups: both at once for every character, then the few longer.
-    joined = signed.copy()
-    np.copyto(joined[1:], (signed[1:] << 5) | low[:-1], where=more[:-1])
-    ends = np.flatnonzero(~more)
-    numbers = joined[ends].astype(np.int64)
-    longer = np.flatnonzero(more[1:-1] & more[:-2] & ~more[2:]) + 2
-    place, total, step = np.searchsorted(ends, longer), signed[longer].astype(np.int64), 1
+    flags = value.copy()  # 64 marks a number's last group if another stands before it
+    flags[1:] |= more[:-1].view(np.uint8) << np.uint8(6)
+    last = flags[~more]
+    # Five bits with a sign: all there is to most numbers. The few longer ones take in their lower
+    # groups one by one. (Before the first character comes the last one, which ends a number.)
+    signed = ((last & np.uint8(31)) ^ np.uint8(16)) - np.uint8(16)
+    numbers = signed.view(np.int8).astype(np.int64)
+    longer, ends, step = np.flatnonzero(last > 63), np.flatnonzero((flags > 63) & ~more), 1
     while len(longer):
-        total = (total << 5) | low[longer - step]
-        numbers[place] = total
+        numbers[longer] = (numbers[longer] << 5) | (value[ends - step] & 31)
         step += 1
-        on = longer >= step
-        on[on] = more[longer[on] - step]
-        longer, place, total = longer[on], place[on], total[on]
-    counts = np.diff(np.searchsorted(ends, np.concatenate(([0], np.cumsum(lengths)))))
-    return numbers, counts
+        longer, ends = (array[more[ends - step]] for array in (longer, ends))
+    before = np.searchsorted(np.flatnonzero(more), np.cumsum(lengths))
+    return numbers, lengths - np.diff(before, prepend=0)
 
 
 def _sums(
@@ -160,20 +156,22 @@ def _sums(
 ) -> tuple[Bool[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
     """Undo the differences: are all runs positive, do they fill the image, what is the area?
 
-    Runs of one colour are running sums over every second number, so with two zeros in front two
-    strided sums over everything serve all masks at once: each then subtracts where it began.
+    Runs of one colour are running sums over every second number, so one running sum over the even
+    places and one over the odd serve all masks at once: each subtracts where it began.
     """
-    padded = np.concatenate((np.zeros(2, dtype=np.int64), numbers))
+    sums = np.zeros((2, (len(numbers) + 3) // 2), dtype=np.int64)  # zeros before the first two
     for parity in (0, 1):
-        np.cumsum(padded[parity::2], out=padded[parity::2])
-    first = np.cumsum(counts) - counts + 2
-    begin = padded[first] - padded[first - 2]  # each mask's first run, background
+        column = sums[parity, 1 : 1 + len(numbers[parity::2])]
+        column[:] = numbers[parity::2]  # contiguous first: that sums five times as fast
+        np.cumsum(column, out=column)
+    first = np.cumsum(counts) - counts
+    begin = numbers[first]  # each mask's first run, background
     least, total = np.zeros((2, len(counts)), np.int64), np.zeros((2, len(counts)), np.int64)
     for colour in (0, 1):  # object runs stand at 1, 3, ...; background ones after the first at 2, 4
         runs = (counts - colour) // 2
         starts = first + 1 + colour
-        base = padded[starts - 2]
-        least[colour], total[colour] = _strided(padded, starts, runs)
+        base = sums[starts % 2, starts // 2]
+        least[colour], total[colour] = _reduced(sums, starts, runs)
         least[colour] -= base
         total[colour] -= base * runs
         least[colour][runs == 0] = 1
@@ -181,8 +179,8 @@ def _sums(
     return good, total[0]
 
 
-def _strided(
-    sums: Int64[np.ndarray, " m"], starts: Int64[np.ndarray, " n"], runs: Int64[np.ndarray, " n"]
+def _reduced(
+    sums: Int64[np.ndarray, "2 k"], starts: Int64[np.ndarray, " n"], runs: Int64[np.ndarray, " n"]
 ) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
     """Smallest value and sum of `runs` values from each start, two apart; zeros for no runs."""
     least, total = np.zeros(len(starts), np.int64), np.zeros(len(starts), np.int64)
@@ -190,10 +188,9 @@ def _strided(
         mine = np.flatnonzero((starts % 2 == parity) & (runs > 0))
         if not len(mine):
             continue
-        column = sums[parity::2]
-        begins = starts[mine] // 2
+        begins = starts[mine] // 2 + 1
         cuts = np.stack((begins, begins + runs[mine]), axis=1).reshape(-1)
-        cuts = cuts[:-1] if cuts[-1] == len(column) else cuts
-        least[mine] = np.minimum.reduceat(column, cuts)[::2]
-        total[mine] = np.add.reduceat(column, cuts)[::2]
+        cuts = cuts[:-1] if cuts[-1] == sums.shape[1] else cuts
+        least[mine] = np.minimum.reduceat(sums[parity], cuts)[::2]
+        total[mine] = np.add.reduceat(sums[parity], cuts)[::2]
     return least, total

@@ -2,5 +2,6 @@
 
 from boxdepth.evaluate.review.page import Review, review_page
 from boxdepth.evaluate.review.queue import review_order
+from boxdepth.evaluate.review.reviews import review
 
-__all__ = ["Review", "review_order", "review_page"]
+__all__ = ["Review", "review", "review_order", "review_page"]
