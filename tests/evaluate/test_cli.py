@@ -318,3 +318,48 @@ def test_compare_tells_f1_and_calibration(evaluate, files) -> None:
     assert second["f1_difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
     assert 0 < first["calibration_error"]["value"] < 1
     assert "best threshold" in err
+
+
+STRANGE_NAMES = ["car [parked]", "x[/y]", "[red]a[/red]", ":car: [link=u]"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["ap", "--measures", "--per-class"],
+        ["ap", "--protocol", "lvis", "--per-class"],
+        ["compare", "--per-class"],
+        ["proxies", "--per-class"],
+        ["check"],
+    ],
+    ids=" ".join,
+)
+def test_names_in_brackets_or_between_colons_are_text(
+    command: list[str], evaluate, make_set: Callable[..., tuple], tmp_path: Path
+) -> None:
+    truth, results = make_set(3)
+    lvis = "lvis" in command
+    for category, name in zip(truth["categories"], STRANGE_NAMES, strict=True):
+        category["name"] = name
+        if lvis:
+            category["frequency"] = "f"
+    if lvis:
+        for image in truth["images"]:
+            image.update(neg_category_ids=[], not_exhaustive_category_ids=[])
+    folder = tmp_path / "d [" / "old] :smile:"
+    folder.mkdir(parents=True)
+    documents = {"a [x].json": truth, "p [b].json": results, "q [b].json": results[:-2]}
+    for name, document in documents.items():
+        (folder / name).write_text(json.dumps(document))
+    paths = [str(folder / name) for name in documents]
+    named_files = paths[1:] if command[0] == "compare" else ["--predictions", paths[1]]
+    code, _, shown = evaluate(*command, *named_files, "--annotations", paths[0])
+    assert code == 0, shown
+    together = "".join(shown.split())  # a long name may be folded
+    if command != ["check"]:
+        for name in STRANGE_NAMES:
+            assert "".join(name.split()) in together
+    assert "\\[" not in shown
+    code, _, shown = evaluate(*command, *named_files, "--annotations", f"{paths[0]}.gone")
+    assert code == 3
+    assert "d [/old] :smile:/a [x].json.gone: no such file" in " ".join(shown.split())

@@ -42,9 +42,13 @@ _ClickException: type[Exception] = next(
 
 # Away from a terminal a table must not be cut to 80 columns.
 console = Console(
-    stderr=True, highlight=False, markup=False, width=None if sys.stderr.isatty() else 140
+    stderr=True,
+    highlight=False,
+    markup=False,
+    emoji=False,
+    width=None if sys.stderr.isatty() else 140,
 )
-"""For people: stderr; whatever stands in square brackets is text."""
+"""For people: stderr; whatever stands in square brackets or between colons is text."""
 logger = logging.getLogger("boxdepth")
 
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Annotated
 
-from rich.markup import escape
 from rich.table import Table
 
 from boxdepth.evaluate.cli import options
@@ -72,7 +71,7 @@ def show_proxies(report: ProxyReport, box_ap: float | None, *, per_class: bool) 
     ap = "undefined" if box_ap is None else f"{box_ap:.1%}"
     say(f"Proxies of mask quality over {report.objects} annotated boxes; box AP {ap}.")
     classes = {"all": report.overall, **(report.per_class if per_class else {})}
-    table = Table("proxy", *map(escape, classes), "what it says")
+    table = Table("proxy", *classes, "what it says")
     for key, meaning in MEANINGS.items():
         values = [getattr(proxies, key) for proxies in classes.values()]
         cells = ("-" if value is None else f"{value:.3f}" for value in values)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 360, 250
+UNIT = ("0", "0.25", "0.5", "0.75", "1")
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 12, 12, 38
 
 
@@ -20,7 +21,7 @@ def line_chart(
         paths.append(
             f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>'
         )
-    body = axes(x=x, y=y, top=1.0, ticks=("0", ".25", ".5", ".75", "1")) + "".join(paths)
+    body = axes(x=x, y=y, top=1.0, ticks=UNIT) + "".join(paths)
     return _svg(body, title=f"{y} over {x}") + legend({n: c for n, (_, _, c) in lines.items()})
 
 

@@ -6,11 +6,12 @@ import io
 from markupsafe import Markup, escape
 
 from boxdepth.evaluate.measures import Calibration, ConfusionMatrix
-from boxdepth.evaluate.report.charts import axes, frame
+from boxdepth.evaluate.report.charts import UNIT, axes, frame
 
 # Classes shown: more have no room for their names on a phone.
 SHOWN = 12
 _SIDE, _NAMES, _LETTERS = 360, 92, 13
+_NARROW = set(" !'(),./:;I[]fijlrt|")
 _GOOD, _BAD = "#0072b2", "#d55e00"
 _STYLE = (
     "<style>text{font:12px system-ui,sans-serif;fill:#1b1f24}.count{font-size:11px}"
@@ -79,7 +80,7 @@ def reliability_chart(calibration: Calibration) -> Markup:
             f"<title>scores {edges[place]:.2f} to {edges[place + 1]:.2f}: {count:,} detections, "
             f"{precision:.0%} right</title></rect>"
         )
-    body = axes(x="score", y="precision", top=1.0, ticks=("0", ".25", ".5", ".75", "1"))
+    body = axes(x="score", y="precision", top=1.0, ticks=UNIT)
     line = (
         f'<line x1="{left}" y1="{bottom}" x2="{right}" y2="{top}" stroke="{_BAD}" '
         'stroke-width="2" stroke-dasharray="5 4"/>'
@@ -96,12 +97,13 @@ def _cell(count: int, share: float, step: float, diagonal: bool) -> str:
         f'<rect class="cell" width="{step:.1f}" height="{step:.1f}" fill="{colour}" '
         f'fill-opacity="{share:.3f}" stroke="var(--line)" stroke-width=".5"/>'
     )
-    if not count or len(_short(count)) * 6 > step:
+    if not count:
         return rect
-    ink = ' style="fill:#fff"' if share > 0.8 else ""
+    size = min(11.0, (step - 1) / (0.66 * len(_short(count))))  # digits fill their cell at most
+    ink = ";fill:#fff" if share > 0.8 else ""
     return (
-        f'{rect}<text class="count" x="{step / 2:.1f}" y="{step / 2 + 4:.1f}" '
-        f'text-anchor="middle"{ink}>{_short(count)}</text>'
+        f'{rect}<text class="count" x="{step / 2:.1f}" y="{step / 2 + 0.36 * size:.1f}" '
+        f'text-anchor="middle" style="font-size:{size:.1f}px{ink}">{_short(count)}</text>'
     )
 
 
@@ -121,7 +123,9 @@ def _labels(labels: tuple[str, ...], step: float) -> str:
 
 def _squeezed(text: str) -> str:
     """An attribute that makes wide text fit its margin, whatever font the reader has."""
-    wide = sum(12.0 if ord(c) > 0x2E80 or c in "MW@%" else 7.5 for c in text)
+    wide = sum(
+        12.0 if ord(c) > 0x2E80 or c in "MW@%" else 4.5 if c in _NARROW else 7.5 for c in text
+    )
     room = _NAMES - 8
     return f' textLength="{room}" lengthAdjust="spacingAndGlyphs"' if wide > room else ""
 
