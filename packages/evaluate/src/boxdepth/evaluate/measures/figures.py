@@ -81,6 +81,7 @@ def draw_calibration(axes: Axes, calibration: "Calibration") -> None:
         edges[:-1][full], calibration.precision[full], width[full] * 0.94, align="edge", color=_GOOD
     )
     axes.plot([0, 1], [0, 1], "--", color=_BAD)
+    axes.set_box_aspect(1)
     error = "undefined" if calibration.ece is None else f"{calibration.ece:.3f}"
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="score", ylabel="precision at IoU 0.5",
              title=f"expected calibration error {error}")  # fmt: skip
@@ -100,5 +101,4 @@ def draw_points(axes: Axes, points: "OperatingPoints") -> None:
     axes.set(xlim=(-0.02, 1.02), xlabel="at IoU 0.5 and the best threshold")
     axes.grid(axis="x", alpha=0.3)
     axes.invert_yaxis()
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.32 / len(rows) - 0.12), ncols=3,
-                frameon=False)  # fmt: skip
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
