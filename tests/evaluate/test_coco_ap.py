@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -179,19 +180,46 @@ def test_a_third_implementation_agrees(shape: str, make_set: Callable[..., tuple
         assert twelve(report, shape) == pytest.approx(theirs, abs=1e-12), seed
 
 
-def test_ids_up_to_2_to_the_53_score_the_same(small_set: tuple) -> None:
-    truth, results = small_set
-    whole = evaluate_coco(results, truth).to_json()
-    far = 2**53 - 10**4
-    big = copy.deepcopy((truth, results))
-    for table in ("images", "annotations", "categories"):
-        for record in big[0][table]:
-            record["id"] += far
-    for record in (*big[0]["annotations"], *big[1]):
-        record.update(image_id=record["image_id"] + far, category_id=record["category_id"] + far)
-    for backend in ("fast", "pycocotools"):
-        report = evaluate_coco(big[1], big[0], backend=backend).to_json()
-        assert (report["segm"], report["bbox"]) == (whole["segm"], whole["bbox"])
+def renumbered(truth: dict, results: list[dict], spaces: dict[str, Any]) -> tuple:
+    """A copy with other ids of images, annotations and categories: old id to new one."""
+    truth, results = copy.deepcopy((truth, results))
+    for table, new in spaces.items():
+        for record in truth[table]:
+            record["id"] = new(record["id"])
+    for record in (*truth["annotations"], *results):
+        record["image_id"] = spaces["images"](record["image_id"])
+        record["category_id"] = spaces["categories"](record["category_id"])
+    return truth, results
+
+
+ID_SPACES: dict[str, dict[str, Any]] = {
+    "about 2^31": dict.fromkeys(("images", "annotations", "categories"), lambda i: i + 2**31 - 20),
+    "below 2^53": dict.fromkeys(("images", "annotations", "categories"), lambda i: i + 2**53 - 600),
+    "LVIS": {
+        "images": lambda i: 581_929 - 31 * i,
+        "annotations": lambda i: 1_270_141 - i,
+        "categories": lambda i: 1203 - 50 * i,
+    },
+}
+
+
+@pytest.mark.parametrize("space", ID_SPACES)
+def test_ids_of_any_size_score_as_in_pycocotools(
+    space: str, make_set: Callable[..., tuple]
+) -> None:
+    for seed in (3, 5, 8):
+        truth, results = renumbered(*make_set(seed, images=4), ID_SPACES[space])
+        if space == "LVIS":  # among 1,203 classes
+            known = {category["id"] for category in truth["categories"]}
+            truth["categories"] += [
+                {"id": k, "name": f"{k}"} for k in range(1, 1204) if k not in known
+            ]
+        ordered = in_canonical_order(truth, results)
+        for backend in ("fast", "pycocotools"):
+            report = evaluate_coco(results, truth, backend=backend)
+            for shape in ("segm", "bbox"):
+                plain = plain_pycocotools(truth, ordered, shape)
+                assert twelve(report, shape) == pytest.approx(plain, abs=1e-12), (seed, backend)
 
 
 def test_boundary_ap_is_at_most_mask_ap_for_shifted_masks(small_set: tuple) -> None:

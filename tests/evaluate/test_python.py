@@ -1,5 +1,6 @@
 """The Python API: what it takes, what it gives back, and that it starts no process."""
 
+import asyncio
 import copy
 import json
 import multiprocessing
@@ -221,6 +222,35 @@ def test_it_works_from_standard_input_and_in_a_script_without_guard(
         )
         assert (run.returncode, run.stderr) == (0, "")
         assert float(run.stdout) == expected
+
+
+def test_it_works_at_a_prompt(files: tuple[str, str], small_set: tuple) -> None:
+    """Where functions of the session have no file to be imported from, as in a notebook."""
+    lines = "def ap():\n    from boxdepth.evaluate import evaluate_coco\n"
+    lines += "    return evaluate_coco({!r}, {!r}).segm.ap\n\nprint(ap())\n".format(*files)
+    run = subprocess.run(
+        [sys.executable, "-i", "-q"], input=lines, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0
+    assert "Error" not in run.stderr
+    assert float(run.stdout) == evaluate_coco(small_set[1], small_set[0]).segm.ap
+
+
+def test_it_works_in_a_notebook(files: tuple[str, str], small_set: tuple) -> None:
+    pytest.importorskip("ipykernel")
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    cells = [nbformat.v4.new_code_cell(CALL.format(*files))]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    nbclient.NotebookClient(notebook, timeout=250).execute()
+    expected = evaluate_coco(small_set[1], small_set[0]).segm.ap
+    assert float(notebook.cells[0].outputs[0].text) == expected
+
+
+def test_it_works_beside_a_running_event_loop(files: tuple[str, str], small_set: tuple) -> None:
+    async def cell() -> float:
+        return evaluate_coco(*files).segm.ap
+
+    assert asyncio.run(cell()) == evaluate_coco(small_set[1], small_set[0]).segm.ap
 
 
 def test_it_works_in_a_cell_and_in_a_thread_and_starts_no_process(
