@@ -25,10 +25,10 @@ from scipy.optimize import minimize
 from scipy.stats import rankdata
 
 from boxdepth.trainer import assemble
-from boxdepth.trainer.cli.predict import load_model
 from boxdepth.trainer.data.validation_set import ValidationSet, open_validation_set
 from boxdepth.trainer.inference import Picture, predict_pictures
 from boxdepth.trainer.predict.quality import CUES, expected_quality
+from boxdepth.trainer.predictor.model import load_model
 
 BAD, LEAST_SCORE = 0.5, 0.3
 RIDGE = 1e-3

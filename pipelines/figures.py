@@ -32,13 +32,7 @@ from boxdepth.trainer.distill.rules import Matching
 from boxdepth.trainer.predictor.model import load_model
 from boxdepth.trainer.structures import Batch
 from boxdepth.trainer.targets.mask_grid import mask_grid
-from quickstart_report import (
-    PALETTE,
-    by_image,
-    depth_picture,
-    outline_boxes,
-    paint,
-)
+from pages.report import PALETTE, by_image, depth_picture, outline_boxes, paint
 from stages import console
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__.split("\n\n")[0])

@@ -21,9 +21,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from paper_rows import ROWS, DataName, Row, preset_of, settings_of
-from paper_tables import TABLES
-from row_run import (
+from paper.rows import PRESET_OF, ROWS, DataName, Row, settings_of
+from paper.runs import (
     Source,
     default_data_root,
     folder_of,
@@ -32,8 +31,9 @@ from row_run import (
     source_of,
     write_config,
 )
+from paper.tables import TABLES
+from paper.text import as_html, as_markdown, cells_of
 from stages import console, fit, predict, score
-from table_text import as_html, as_markdown, cells_of
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__.split("\n\n")[0])
 
@@ -100,16 +100,22 @@ def list_rows(
         )
     console.print(table)
     if as_json:
-        emit({"rows": [asdict(row) | {"command": command_of(row)} for row in ROWS.values()]})
+        emit({"rows": [_described(row) for row in ROWS.values()]})
     elif commands:
         for row in ROWS.values():
             print(f"# {row.name}\n{command_of(row)}")
 
 
+def _described(row: Row) -> dict[str, Any]:
+    """A row as data."""
+    facts = {name: value for name, value in asdict(row).items() if name != "method"}
+    return {**facts, "settings": settings_of(row, row.data), "command": command_of(row)}
+
+
 def command_of(row: Row) -> str:
     """The `trainer fit` command that the row is on the paper's data set."""
     chosen = [part for setting in settings_of(row, row.data) for part in ("--set", setting)]
-    return shlex.join(["trainer", "fit", preset_of(row, row.data), *chosen])
+    return shlex.join(["trainer", "fit", PRESET_OF[row.data], *chosen])
 
 
 def emit(result: Mapping[str, Any]) -> None:
@@ -162,9 +168,11 @@ def run(
     )
     prepare(chosen, source, scenes, scene_counts)
     where = ("--device", device)
-    fitted = fit(asked, folder / "run", "--train", str(source.train), *options, *where)
+    fitted = fit(
+        ("--config", str(asked)), folder / "run", "--train", str(source.train), *options, *where
+    )
     about: dict[str, Any] = {"row": row.name, "data": chosen, "scale": scale, "seed": seed}
-    about |= {"set": settings or [], "seconds": fitted.get("seconds")}
+    about |= {"set": settings or [], "seconds": fitted.result.get("seconds")}
     about |= _scores(folder, "predictions.json", source, *where)
     if json.loads(asked.read_text())["distillation"]["method"] != "off":
         about["student"] = _scores(folder, "student.json", source, "--weights", "student", *where)
@@ -176,7 +184,7 @@ def run(
 
 def _scores(folder: Path, name: str, source: Source, *options: str) -> dict[str, Any]:
     predict(folder / "run", source.val, folder / name, *options)
-    scores = score(folder / name, source.annotations, *source.score_options)
+    scores = score(folder / name, source.annotations, *source.score_options).result
     return {key: scores[key] for key in ("segm", "bbox", "cityscapes") if key in scores}
 
 

@@ -20,7 +20,6 @@ from typing import Any
 import pytest
 import typer
 
-import boxdepth.trainer
 from boxdepth.depthgen.datasets.coco import read_coco
 from boxdepth.depthgen.datasets.sample import write_sample
 from boxdepth.depthgen.datasets.sample.files import load_inverse_depth
@@ -161,8 +160,6 @@ PAGES_WITH_PYTHON = [page for page in PAGES if blocks(page, "python")]
 @pytest.mark.parametrize("page", PAGES_WITH_PYTHON, ids=name_of)
 def test_python_runs_from_top_to_bottom(page: Path, folder: Path) -> None:
     names: dict[str, Any] = {"__name__": page.stem}
-    if page.name == "README.md" and not hasattr(boxdepth.trainer, "load_predictor"):
-        pytest.skip("load_predictor is on its way")
     for number, code in enumerate(blocks(page, "python"), 1):
         exec(compile(code, f"{name_of(page)}, block {number}", "exec"), names)
 

@@ -1,11 +1,9 @@
 """Small stores, datasets and a depth model with random weights."""
 
-import importlib.util
 import io
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,21 +13,6 @@ from PIL import Image
 from boxdepth.depthgen.store import Category, ImageRecord, write_store
 
 CATEGORIES = (Category(id=3, name="cat"), Category(id=70, name="toaster"))
-
-
-def _pipeline(name: str) -> ModuleType:
-    """A module of pipelines/, which is no package."""
-    file = Path(__file__).resolve().parents[2] / "pipelines" / f"{name}.py"
-    specification = importlib.util.spec_from_file_location(name, file)
-    assert specification
-    assert specification.loader
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
-scene_pairs = _pipeline("scene_pairs")
-"""The trainer's pairs of neighbours on single pictures, as the pipelines count them."""
 
 
 def encode(pixels: np.ndarray, kind: str = "PNG", **options: Any) -> bytes:

@@ -12,8 +12,7 @@ from transformers import DPTForDepthEstimation
 import boxdepth.depthgen
 from boxdepth.depthgen.datasets.sample import Scene, render_scene, scene_seed
 from boxdepth.depthgen.datasets.sample.pairs import NO_PAIRS, PairCounts
-
-from .conftest import scene_pairs
+from study import scene_pairs
 
 FOLDER = Path(boxdepth.depthgen.__file__).parent / "weights" / "dpt-scenes-tiny"
 SIZE = (192, 256)

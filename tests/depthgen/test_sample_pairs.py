@@ -8,8 +8,7 @@ from PIL import Image
 from skimage.color import rgb2lab
 
 from boxdepth.depthgen.datasets.sample.pairs import box_share, count_pairs
-
-from .conftest import scene_pairs
+from study import scene_pairs
 
 
 def _loop(cells: np.ndarray, threshold: float) -> np.ndarray:

@@ -6,8 +6,7 @@ import pytest
 from boxdepth.depthgen.datasets.sample import CLASSES, Scene, render_scene, scene_seed
 from boxdepth.depthgen.datasets.sample.pairs import NO_PAIRS, box_share
 from boxdepth.depthgen.store.errors import ConfigError
-
-from .conftest import scene_pairs
+from study import scene_pairs
 
 SIZE = (192, 256)
 

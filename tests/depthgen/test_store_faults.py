@@ -192,8 +192,6 @@ def test_a_forged_record_removes_nothing_outside(store_path: Path, tmp_path: Pat
 
 
 _WRITER = """
-import sys, time
-sys.path.insert(0, {tests!r})
 from depthgen.conftest import content
 from boxdepth.depthgen.store import write_store
 print("ready", flush=True)
@@ -202,9 +200,12 @@ write_store({path!r}, **content(16), unit=2)
 
 
 def _start_writer(path: Path) -> subprocess.Popen[str]:
-    code = _WRITER.format(tests=str(Path(__file__).parents[1]), path=str(path))
     process = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-c", _WRITER.format(path=str(path))],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"

@@ -33,7 +33,6 @@ CITYSCAPES = Data(
     bottom_rows_removed=0,
 )
 SCHEDULE_3X = Schedule(iterations=270_000, steps=(210_000, 250_000))
-WITHOUT_DEPTH = MaskHead(depth="off")
 IMAGENET = Backbone(weights="timm")
 """ResNet-50 with the weights that timm downloads. The papers start from MSRA's, which are BGR and
 carry the stride in the 1x1: `trainer import-weights` reads them."""
@@ -83,14 +82,44 @@ def cityscapes_r50() -> RunConfig:
     )
 
 
+def as_boxinst(run: RunConfig) -> RunConfig:
+    """A run as BoxInst (arXiv 2012.02310) has it: colour pairs alone, no teacher."""
+    return run.changed(
+        model=run.model.changed(mask_head=run.model.mask_head.changed(depth="off")),
+        losses=run.losses.changed(depth=0, consistency=0),
+        distillation=run.distillation.changed(method="off"),
+    )
+
+
+def as_boxteacher(run: RunConfig) -> RunConfig:
+    """A run as BoxTeacher (arXiv 2210.05174) has it: an EMA teacher's masks from the start."""
+    base = as_boxinst(run)
+    colored = base.data.augmentation.changed(color="strong")
+    return base.changed(
+        data=base.data.changed(augmentation=colored),
+        distillation=base.distillation.changed(
+            method="box_teacher", start=0, gamma=0.5, mask_affinity=0.1, reliability=0
+        ),
+        optimizer=base.optimizer.changed(norm_weight_decay=1e-4),
+        inference=base.inference.changed(rescore=True),
+    )
+
+
+def as_condinst(run: RunConfig) -> RunConfig:
+    """A run as CondInst (arXiv 2003.05664) has it: it learns from masks."""
+    base = as_boxinst(run)
+    sampling = Sampling(per_image=None, per_batch=500)
+    return base.changed(
+        data=base.data.changed(supervision="masks"),
+        model=base.model.changed(mask_branch=base.model.mask_branch.changed(out_channels=8)),
+        losses=base.losses.changed(projection=0, color=0, sampling=sampling),
+    )
+
+
 def boxinst_r50_1x() -> RunConfig:
     """BoxInst (arXiv 2012.02310): colour pairs alone, 90k iterations."""
-    return RunConfig(
-        name="boxinst_r50_1x",
-        data=COCO,
-        model=Model(backbone=IMAGENET, mask_head=WITHOUT_DEPTH),
-        losses=Losses(depth=0, consistency=0),
-    )
+    base = coco_r50_1x().changed(name="boxinst_r50_1x", distillation=Distillation())
+    return as_boxinst(base)
 
 
 def boxinst_r50_3x() -> RunConfig:
@@ -100,35 +129,12 @@ def boxinst_r50_3x() -> RunConfig:
 
 def boxteacher_r50_1x() -> RunConfig:
     """BoxTeacher (arXiv 2210.05174): BoxInst with an EMA teacher's masks from the start, 90k."""
-    base = boxinst_r50_1x()
-    teacher = Distillation(
-        method="box_teacher", start=0, gamma=0.5, mask_affinity=0.1, reliability=0
-    )
-    return base.changed(
-        name="boxteacher_r50_1x",
-        data=COCO.changed(augmentation=Augmentation(color="strong")),
-        distillation=teacher,
-        optimizer=Optimizer(norm_weight_decay=1e-4),
-        inference=Inference(rescore=True),
-    )
+    return as_boxteacher(boxinst_r50_1x()).changed(name="boxteacher_r50_1x")
 
 
 def condinst_r50_1x() -> RunConfig:
     """CondInst (arXiv 2003.05664): learns from masks; the upper bound of box supervision."""
-    return RunConfig(
-        name="condinst_r50_1x",
-        data=COCO.changed(supervision="masks"),
-        model=Model(
-            backbone=IMAGENET, mask_branch=MaskBranch(out_channels=8), mask_head=WITHOUT_DEPTH
-        ),
-        losses=Losses(
-            projection=0,
-            color=0,
-            depth=0,
-            consistency=0,
-            sampling=Sampling(per_image=None, per_batch=500),
-        ),
-    )
+    return as_condinst(boxinst_r50_1x()).changed(name="condinst_r50_1x")
 
 
 def condinst_r50_3x() -> RunConfig:

@@ -1,27 +1,19 @@
 """The figures' pipeline: sheets of panels, two runs side by side."""
 
-import importlib
+import io
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
-import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 from typer.testing import CliRunner
 
-
-@pytest.fixture
-def figures(repository: Path) -> Iterator[ModuleType]:
-    sys.path.insert(0, str(repository / "pipelines"))
-    yield importlib.import_module("figures")
-    sys.path.pop(0)
+import figures
+from boxdepth.depthgen.store import Category, ImageRecord, open_store, write_store
 
 
-def test_a_sheet_has_every_panel_under_its_title(figures: ModuleType) -> None:
+def test_a_sheet_has_every_panel_under_its_title() -> None:
     colors = [[(200, 0, 0), (0, 200, 0)], [(0, 0, 200), (9, 9, 9)]]
     shapes = [(30, 60, 3), (60, 60, 3)]
     rows = [
@@ -41,8 +33,39 @@ def test_a_sheet_has_every_panel_under_its_title(figures: ModuleType) -> None:
     assert (page[header + 60 : header + 64] == 255).all()
 
 
-def test_two_runs_stand_beside_each_other(figures: ModuleType, make_store, tmp_path: Path) -> None:
-    store = make_store(sizes=[(60, 90), (90, 60)])
+def noise(index: int, height: int, width: int) -> tuple[ImageRecord, bytes]:
+    """An image of noise without boxes."""
+    pixels = np.random.default_rng(index).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    record = ImageRecord(
+        id=index + 1,
+        name=f"{index}.png",
+        path=None,
+        height=height,
+        width=width,
+        boxes_xyxy=np.zeros((0, 4), np.float32),
+        labels=np.zeros(0, np.int64),
+        box_ids=np.zeros(0, np.int64),
+        crowd=np.zeros(0, bool),
+        areas=np.zeros(0, np.float32),
+        masks=(),
+    )
+    return record, buffer.getvalue()
+
+
+def test_two_runs_stand_beside_each_other(tmp_path: Path) -> None:
+    records, images = zip(noise(0, 60, 90), noise(1, 90, 60), strict=True)
+    ramp = np.linspace(0, 1, 24 * 32, dtype=np.float32).reshape(24, 32)
+    store = open_store(
+        write_store(
+            tmp_path / "store.zarr",
+            records,
+            images=images,
+            depth=[ramp, ramp],
+            categories=[Category(id=1, name="cup")],
+        )
+    )
     mask = np.zeros((60, 90), np.uint8, order="F")
     mask[10:40, 20:70] = 1
     rle = coco_mask.encode(mask)

@@ -1,33 +1,17 @@
-"""Does depth help on real photographs? The method's rows on a small set, with a frozen backbone.
-
-    python pipelines/ablate_photos.py --photos coco --weights mobilenetv2.safetensors --out photos
-
-takes a folder in COCO's layout (or `images/`, `instances_train.json`, `instances_val.json`) and the
-weights of a small timm backbone that stays frozen (ImageNet, mean = std = 0.5), generates
-pseudo-depth, trains every variant with every seed, scores masks on the validation photographs, and
-writes `ablation.md`. Finished runs are kept, interrupted ones resume.
-
-The depth model that comes with BoxDepth has seen drawn scenes only. Name one that knows
-photographs with `--depth-model` (`depthgen models` lists them) wherever it can be downloaded, or
-give depth that a sensor has measured, in files of the photographs' stems:
-
-    python pipelines/ablate_photos.py --photos potholes --depth potholes/depth16 \\
-        --depth-kind height --weights mobilenetv2.safetensors --seeds 5 --out measured
-"""
+"""The study on real photographs, with a frozen backbone."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from ablation import VARIANTS, Study, choose, refuse_other_study, run_all
 from boxdepth.trainer.config import RunConfig
 from boxdepth.trainer.config.overrides import apply_overrides
 from boxdepth.trainer.config.presets import PRESETS
-from paper_rows import Row, short_run_teacher
+from paper.rows import Row, with_short_teacher
 from stages import ensure_imported_store, ensure_store
+from study.study import VARIANTS, Study
 
 GENERALISING = (
     'data.augmentation={"short_sides": [224, 256, 288], "max_size": 432, "flip": 0.5}',
@@ -115,7 +99,7 @@ class PhotosStudy(Study):
         base = apply_overrides(
             preset, [*GENERALISING, *measured, *BACKBONES[self.backbone], weights]
         )
-        return apply_overrides(base, [f"name={row.name}", *short_run_teacher(base), *row.method])
+        return row.of(with_short_teacher(base))
 
     def about(self) -> str:
         """Photographs, depth, length."""
@@ -137,53 +121,5 @@ def prepare(study: PhotosStudy) -> None:
             ensure_imported_store(store, depth.measured, *kind, *labels, title=title)
             continue
         model = ("--model", depth.model) if depth.model else ()
-        source = ("--dataset", "custom", *labels, "--split", split)
+        source = ("--dataset", "custom", *labels, "--split", split, "--with-masks")
         ensure_store(store, *source, *model, title=f"Pseudo-depth for {split}")
-
-
-def main(
-    photos: Annotated[Path, typer.Option(help="Folder in COCO's layout.")],
-    weights: Annotated[Path, typer.Option(help="Weights of the backbone.")],
-    out: Annotated[Path, typer.Option(help="Folder for everything.")] = Path("photos"),
-    subset: Annotated[str, typer.Option(help="Annotation files begin so.")] = "instances",
-    backbone: Annotated[
-        str, typer.Option(help=f"One of {', '.join(BACKBONES)}.")
-    ] = "mobilenetv2_100",
-    depth_model: Annotated[str | None, typer.Option(help="See `depthgen models`.")] = None,
-    depth: Annotated[
-        Path | None, typer.Option(help="Depth that was measured: a folder, by file stem.")
-    ] = None,
-    depth_kind: Annotated[str, typer.Option(help="metric, inverse or height.")] = "metric",
-    metres: Annotated[float | None, typer.Option(help="Of one step of metric depth.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of each variant.")] = 3,
-    only: Annotated[list[str] | None, typer.Option(help="Variants.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda...")] = "auto",
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Passed to every run; use another --out.")
-    ] = None,
-) -> None:
-    """Train the method's rows on photographs and tabulate mask AP."""
-    names = choose(only, MEASURED_ROWS if depth else FOUR_ROWS)
-    if backbone not in BACKBONES:
-        raise typer.BadParameter(f"no backbone {backbone}; there are {', '.join(BACKBONES)}")
-    if depth is not None and depth_model is not None:
-        raise typer.BadParameter("--depth-model predicts depth, --depth has it: give one of them")
-    study = PhotosStudy(
-        out=out,
-        device=device,
-        settings=tuple(settings or ()),
-        photos=photos,
-        subset=subset,
-        weights=weights.absolute(),
-        backbone=backbone,
-        depth=Depth(model=depth_model, measured=depth, kind=depth_kind, metres=metres),
-    )
-    out.mkdir(parents=True, exist_ok=True)
-    refuse_other_study(study)
-    prepare(study)
-    print(run_all(study, names, seeds=seeds, jobs=jobs))
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -1,7 +1,7 @@
 """Train and measure ``dpt-scenes-tiny``, the depth model that depthgen embeds.
 
-    python pipelines/train_sample_dpt.py fit --out runs/dpt-scenes-tiny
-    python pipelines/train_sample_dpt.py measure packages/.../weights/dpt-scenes-tiny
+    python pipelines/scenes_model.py fit --out runs/dpt-scenes-tiny
+    python pipelines/scenes_model.py measure packages/.../weights/dpt-scenes-tiny
 
 A DPT-Hybrid (arXiv:2103.13413) in small: convolutions down to 1/16, six transformer layers, the
 usual neck and head. It learns per-image min-max normalised inverse depth from scenes that no
@@ -28,7 +28,7 @@ from transformers import DPTConfig, DPTForDepthEstimation, DPTImageProcessor
 
 from boxdepth.depthgen.datasets.sample import Scene, render_scene, scene_seed
 from boxdepth.depthgen.datasets.sample.pairs import NO_PAIRS
-from scene_pairs import alike_in_depth, counted
+from study.scene_pairs import alike_in_depth, counted
 
 SIDE = 128
 SCENE_SIZES = ((192, 256),) * 6 + ((256, 320), (224, 224))

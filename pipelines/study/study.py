@@ -1,7 +1,7 @@
 """A study: variants of the method, several seeds each, trained alike and judged alike.
 
-What is compared is a `Variant`, where and on what a `Study`. `ablate_scenes.py` and
-`ablate_photos.py` are the commands.
+What is compared is a `Variant`, where and on what a `Study`. `ablate.py` has the
+commands.
 """
 
 import json
@@ -18,9 +18,9 @@ import typer
 from boxdepth.trainer.config import RunConfig
 from boxdepth.trainer.config.overrides import apply_overrides
 from boxdepth.trainer.engine.checkpoint import step_folder
-from given_boxes import mean_mask_iou
-from paper_rows import ROWS, Row
+from paper.rows import ROWS, Row
 from stages import console, fit, predict, score
+from study.given_boxes import mean_mask_iou
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,12 +165,13 @@ class Study(ABC):
         return [json.loads(file.read_text()) for file in files]
 
 
-def refuse_other_study(study: Study) -> None:
-    """One folder holds runs of one length and one set of settings.
+def begin(study: Study) -> None:
+    """Make the study's folder: it holds runs of one length and one set of settings.
 
     Raises:
         typer.BadParameter: this folder's are others.
     """
+    study.out.mkdir(parents=True, exist_ok=True)
     file = study.out / "study.json"
     asked = {"scale": study.scale, "settings": list(study.settings)}
     if file.is_file() and json.loads(file.read_text()) != asked:
@@ -199,12 +200,18 @@ def run_variant(study: Study, name: str, seed: int) -> None:
         last = config.distillation.start if has_teacher else config.losses.warmup_iterations
         fork = step_folder(stem, last - last % config.checkpoints.every)
     # A stem whose checkpoint was deleted, to save room, say: then from the beginning.
-    fitted = fit(asked, folder / "run", *device, fork=fork if fork and fork.is_dir() else None)
+    stem_state = fork if fork and fork.is_dir() else None
+    fitted = fit(("--config", str(asked)), folder / "run", *device, fork=stem_state)
     scores = {
         weights: judge(study, folder, weights)
         for weights in (("teacher", "student") if has_teacher else ("student",))
     }
-    about = {"variant": name, "seed": seed, "scale": study.scale, "seconds": fitted.get("seconds")}
+    about = {
+        "variant": name,
+        "seed": seed,
+        "scale": study.scale,
+        "seconds": fitted.result.get("seconds"),
+    }
     result.write_text(json.dumps({**about, "segm": scores}, indent=2) + "\n")
 
 
@@ -231,7 +238,7 @@ def judge(study: Study, folder: Path, weights: str) -> dict[str, Any]:
     options = ("--weights", weights, "--device", study.device)
     predictions, given = folder / f"{weights}.json", folder / f"{weights}-given.json"
     predict(run, store, predictions, *options)
-    found = score(predictions, study.annotations, "--iou-type", "segm")["segm"]
+    found = score(predictions, study.annotations, "--iou-type", "segm").result["segm"]
     found.pop("per_class", None)
     predict(run, store, given, "--boxes", str(study.annotations), *options)
     overlap = mean_mask_iou(given, study.annotations)

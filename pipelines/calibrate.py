@@ -1,6 +1,6 @@
 """Compare the drawn scenes with photographs: how many neighbouring pairs are alike.
 
-    python pipelines/calibrate_scenes.py --photos DIR        a folder in COCO's layout
+    python pipelines/calibrate.py --photos DIR        a folder in COCO's layout
 
 Prints the share of colour-similar pairs inside boxes, of both, and of the scenes also the shares of
 colour-similar and depth-similar pairs within masks and across their borders. What the figures mean
@@ -23,7 +23,7 @@ from rich.progress import track
 from boxdepth.depthgen.datasets.sample import Scene, render_scene, scene_seed
 from boxdepth.depthgen.datasets.sample.pairs import NO_PAIRS, PairCounts, box_share
 from boxdepth.depthgen.store import decode_image
-from scene_pairs import alike_in_colour, alike_in_depth, counted
+from study.scene_pairs import alike_in_colour, alike_in_depth, counted
 
 _console = Console(stderr=True)
 

@@ -9,8 +9,8 @@ import typer
 
 from boxdepth.trainer.config.overrides import apply_overrides
 from boxdepth.trainer.errors import ConfigError
-from paper_rows import ROWS, DataName, Row, config_of
-from stages import call, ensure_store
+from paper.rows import ROWS, DataName, Row, config_of
+from stages import call, draw, ensure_store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,14 +90,11 @@ def init_options(row: Row, data: DataName, out: Path, scale: float) -> tuple[str
 
 def prepare(data: DataName, source: Source, scenes: Path, counts: tuple[int, int]) -> None:
     """Draw scenes and generate stores where they are missing."""
-    if data == "scenes" and not source.annotations.is_file():
-        train, val = (str(count) for count in counts)
-        call(
-            "Draw scenes",
-            *("depthgen", "sample", "--out", str(scenes), "--train", train, "--val", val, "--json"),
-        )
-    ensure_store(source.train, *source.train_options, title="Pseudo-depth, training images")
-    ensure_store(source.val, *source.val_options, title="Pseudo-depth, validation images")
+    if data == "scenes":
+        draw(scenes, "--train", str(counts[0]), "--val", str(counts[1]))
+    masks = "--with-masks"
+    ensure_store(source.train, *source.train_options, masks, title="Pseudo-depth, training images")
+    ensure_store(source.val, *source.val_options, masks, title="Pseudo-depth, validation images")
     if source.gt_fine is not None and not source.annotations.is_file():
         where = (str(source.gt_fine), str(source.annotations))
         call("Cityscapes annotations", "evaluate", "convert", "cityscapes-to-coco", *where)

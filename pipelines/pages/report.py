@@ -17,6 +17,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 from boxdepth.depthgen.store import Store, open_store
+from stages import Stage
 
 PICTURES = 8
 SCORE_SHOWN = 0.5
@@ -29,46 +30,62 @@ PALETTE = np.array(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
-    """One command of the line and how long it took."""
+class Places:
+    """Where everything of one quickstart lies."""
 
-    title: str
-    command: str
-    seconds: float
+    out: Path
+
+    @property
+    def scenes(self) -> Path:
+        """The drawn scenes, in COCO's layout."""
+        return self.out / "scenes"
+
+    @property
+    def annotations(self) -> Path:
+        """Exact masks of the scenes that are scored."""
+        return self.scenes / "annotations" / "instances_val2017.json"
+
+    @property
+    def run(self) -> Path:
+        """The run folder."""
+        return self.out / "run"
+
+    @property
+    def predictions(self) -> Path:
+        """Results on the scenes that are scored."""
+        return self.out / "predictions.json"
+
+    def store(self, split: str) -> Path:
+        """Images, boxes and pseudo-depth of a split."""
+        return self.out / "stores" / f"scenes-{split}.zarr"
 
 
-def write_report(
-    out: Path,
-    *,
-    stages: list[Stage],
-    scores: dict[str, Any],
-    val_store: Path,
-    run: Path,
-    predictions: Path,
-    annotations: Path,
-) -> Path:
-    """Write `report.html` and its pictures under ``out``; return the page's path."""
-    pictures = out / "pictures"
+def write_report(places: Places, stages: list[Stage]) -> Path:
+    """Write `report.html` and its pictures; return the page's path.
+
+    Args:
+        stages: the commands in their order; the last one scored.
+    """
+    pictures = places.out / "pictures"
     pictures.mkdir(parents=True, exist_ok=True)
-    store = open_store(val_store)
-    gallery = draw_gallery(store, predictions, annotations, pictures)
-    curves = draw_curves(run / "metrics.jsonl", pictures / "losses.png")
+    store, scores = open_store(places.store("val2017")), stages[-1].result
+    gallery = draw_gallery(store, places.predictions, places.annotations, pictures)
+    curves = draw_curves(places.run / "metrics.jsonl", pictures / "losses.png")
     page = jinja2.Environment(autoescape=True).from_string(
-        (Path(__file__).parent / "quickstart_report.html").read_text()
+        (Path(__file__).parent / "quickstart.html").read_text(encoding="utf-8")
     )
-    report = out / "report.html"
-    report.write_text(
-        page.render(
-            stages=stages,
-            total=sum(stage.seconds for stage in stages),
-            scores=scores,
-            columns=("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"),
-            gallery=[as_data_url(path) for path in gallery],
-            curves=as_data_url(curves),
-            config=json.loads((run / "config.json").read_text()),
-            classes=sorted(scores["segm"]["per_class"].items()),
-        )
+    report = places.out / "report.html"
+    text = page.render(
+        stages=stages,
+        total=sum(stage.seconds for stage in stages),
+        scores=scores,
+        columns=("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"),
+        gallery=[as_data_url(path) for path in gallery],
+        curves=as_data_url(curves),
+        config=json.loads((places.run / "config.json").read_text()),
+        classes=sorted(scores["segm"]["per_class"].items()),
     )
+    report.write_text(text, encoding="utf-8")
     return report
 
 

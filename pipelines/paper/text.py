@@ -5,7 +5,7 @@ from typing import Any
 
 import jinja2
 
-from paper_tables import Line, PaperTable
+from paper.tables import Line, PaperTable
 
 HEADER = (
     *("method", "backbone", "schedule", "AP", "AP50", "AP75"),

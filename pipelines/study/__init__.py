@@ -1,0 +1,1 @@
+"""Variants of the method, trained alike and judged alike, on drawn scenes and on photographs."""
