@@ -59,7 +59,7 @@ VARIANTS: Mapping[str, Variant] = {
     "cons-alone": Variant(
         title="L_cons instead of colour",
         row="terms-cons",
-        settings=("losses.color=0", "losses.consistency_warmup=none"),
+        settings=("losses.color=0",),
         extra=True,
     ),
     "distill-iou": Variant(

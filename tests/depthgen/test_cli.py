@@ -113,6 +113,31 @@ def test_dry_run_writes_nothing(
     assert not (tmp_path / "s.zarr").exists()
 
 
+@pytest.mark.parametrize(("count", "height"), [(40, 48), (12, 400)])
+def test_a_dry_run_knows_the_size_within_five_percent(
+    depthgen: Callable[..., int],
+    tiny_model: Path,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    count: int,
+    height: int,
+) -> None:
+    folder, store = tmp_path / "photos", tmp_path / "s.zarr"
+    folder.mkdir()
+    for i in range(count):
+        (folder / f"{i}.png").write_bytes(encode(photo(i, height=height, width=height + 32)))
+    typed = (
+        "run", "--dataset", "folder", "--images", folder, "--model", tiny_model, "--store", store,
+        "--unit", 8, "--device", "cpu", "--depth-grid", "96x128",
+    )  # fmt: skip
+    assert depthgen(*typed, "--dry-run", "--json") == 0
+    said = _result(capsys)
+    assert said["seconds"] > 0
+    assert depthgen(*typed) == 0
+    nbytes = sum(len(data) for data in tree(store).values())
+    assert said["bytes"] == pytest.approx(nbytes, rel=0.05)
+
+
 def test_masks_and_limits(
     arguments: list[object],
     depthgen: Callable[..., int],

@@ -1,6 +1,6 @@
 """``depthgen run``."""
 
-import time
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,34 +67,18 @@ def run(
 
     Interrupted or killed, the same command goes on where it was. A finished store is left alone.
     """
-    path = _store_path(store, dataset.value, split or DEFAULT_SPLITS.get(dataset, "train"))
-    grid = parse_size(depth_grid, option="--depth-grid") if depth_grid else None
-    locate(path).refuse_if_busy()
+    place = _store_path(store, dataset.value, split or DEFAULT_SPLITS.get(dataset, "train"))
+    locate(place).refuse_if_busy()
     source = Source(data_root=data_root, images=images, annotations=annotations, split=split)
     data = _read(dataset, source, masks=with_masks, on_bad=on_bad, limit=limit)
     predictor = _load(
-        model,
-        drawn=data.drawn,
-        revision=revision,
-        allow_noncommercial=allow_noncommercial,
-        aspect=aspect.value if aspect else None,
-        kind=kind.value if kind else None,
-        sign=sign.value if sign else None,
-        device=device,
-        precision=precision.value,
-    )
+        model, drawn=data.drawn, revision=revision, allow_noncommercial=allow_noncommercial,
+        aspect=aspect, kind=kind, sign=sign, device=device, precision=precision.value,
+    )  # fmt: skip
     job = _job(
-        data,
-        predictor,
-        path,
-        grid=grid,
-        unit=unit,
-        batch_size=batch_size,
-        workers=workers,
-        on_bad=on_bad,
-        masks=with_masks,
-        overwrite=overwrite,
-    )
+        data, predictor, place, grid=depth_grid, unit=unit, batch_size=batch_size, workers=workers,
+        on_bad=on_bad, masks=with_masks, overwrite=overwrite,
+    )  # fmt: skip
     _introduce(job)
     cluster = _cluster(scheduler, jobs=jobs, devices=devices, insecure=insecure)
     result = _dry_run(job) if dry_run else _generate(job, cluster)
@@ -133,7 +117,8 @@ def _load(
         model = choose_model(drawn=drawn)
         say(f"model {model} (--model names another one; depthgen models lists them)")
     files = find_model(model, revision=revision, allow_noncommercial=allow_noncommercial)
-    return load_predictor(files, **settings)
+    chosen = {k: v.value if isinstance(v, Enum) else v for k, v in settings.items()}
+    return load_predictor(files, **chosen)
 
 
 def _job(
@@ -141,7 +126,7 @@ def _job(
     predictor: "Predictor",
     path: Path | str,
     *,
-    grid: tuple[int, int] | None,
+    grid: str | None,
     unit: int | None,
     **settings: Any,
 ) -> "Job":
@@ -152,7 +137,9 @@ def _job(
         dataset=data,
         predictor=predictor,
         store=path,
-        grid=grid or default_grid(data.name, predictor.preprocessing),
+        grid=parse_size(grid, option="--depth-grid")
+        if grid
+        else default_grid(data.name, predictor.preprocessing),
         unit=unit or default_unit(data.name),
         **settings,
     )
@@ -206,24 +193,24 @@ def _introduce(job: "Job") -> None:
 
 def _dry_run(job: "Job") -> dict[str, Any]:
     from boxdepth.depthgen.generate import plan_job
-    from boxdepth.depthgen.plan import estimate_bytes
+    from boxdepth.depthgen.generate.estimate import estimate
 
     attributes, nbytes = plan_job(job)
-    needed = estimate_bytes(nbytes, grid=job.grid)
-    seconds = _seconds_per_image(job) * attributes.images
+    needed = estimate(job, attributes, nbytes)
     free = locate(job.store).free_bytes()
     room = "" if free is None else f" ({free / 1e6:,.0f} MB are free)"
     say(
         f"would write {attributes.images} images in {attributes.units} shards, about "
-        f"{needed / 1e6:,.1f} MB{room}, in about {_duration(seconds)}"
+        f"{needed.nbytes / 1e6:,.1f} MB{room}, in about {_duration(needed.seconds)} (measured on "
+        f"{needed.sampled} of the images)"
     )
     return {
         "store": str(job.store),
         "images": attributes.images,
         "shards": attributes.units,
-        "bytes": needed,
+        "bytes": needed.nbytes,
         "bytes_free": free,
-        "seconds": seconds,
+        "seconds": needed.seconds,
         "model": job.predictor.files.label,
         "revision": job.predictor.files.revision,
         "notes": list(job.dataset.report.notes),
@@ -232,25 +219,6 @@ def _dry_run(job: "Job") -> dict[str, Any]:
 
 def _duration(seconds: float) -> str:
     return f"{seconds:,.0f} s" if seconds < 120 else f"{seconds / 60:,.0f} minutes"
-
-
-def _seconds_per_image(job: "Job") -> float:
-    """Time one batch of blank images, after one that warms up."""
-    import numpy as np
-
-    from boxdepth.depthgen.predictor import predict_depth
-    from boxdepth.depthgen.preprocess import input_size
-
-    if not job.dataset.records:
-        return 0.0
-    first = job.dataset.records[0]
-    size = input_size(first.height, first.width, job.predictor.preprocessing)
-    count = min(job.batch_size, len(job.dataset.records))
-    blank = [np.zeros((*size, 3), dtype=np.uint8)] * count
-    predict_depth(job.predictor, blank, grid=job.grid)
-    started = time.monotonic()
-    predict_depth(job.predictor, blank, grid=job.grid)
-    return (time.monotonic() - started) / count
 
 
 def _cluster(

@@ -24,7 +24,16 @@ _BATCHES_AHEAD = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Loaded:
+class Loaded:
+    """One image on its way to the model.
+
+    Attributes:
+        data: Its file.
+        pixels: RGB, resized for the model.
+        orientation: What its EXIF asks for.
+        deep: It has 16 bits a channel.
+    """
+
     data: bytes
     pixels: UInt8[np.ndarray, "rows columns 3"]
     orientation: int
@@ -122,18 +131,18 @@ def _write(writer: UnitWriter, unit: int, opened: _OpenUnit) -> UnitReport:
 
 def _look_ahead(
     pool: ThreadPoolExecutor, schedule: Sequence[Batch], job: Job, nbytes: Int64[np.ndarray, " n"]
-) -> Iterator[tuple[Batch, list[Future[_Loaded | str]]]]:
+) -> Iterator[tuple[Batch, list[Future[Loaded | str]]]]:
     """Batches in order, with some of the following ones being decoded already."""
-    queue: deque[tuple[Batch, list[Future[_Loaded | str]]]] = deque()
+    queue: deque[tuple[Batch, list[Future[Loaded | str]]]] = deque()
     for batch in schedule:
-        futures = [pool.submit(_load, job, row, int(nbytes[row])) for row in batch.rows]
+        futures = [pool.submit(load_image, job, row, int(nbytes[row])) for row in batch.rows]
         queue.append((batch, futures))
         if len(queue) > _BATCHES_AHEAD:
             yield queue.popleft()
     yield from queue
 
 
-def _load(job: Job, row: int, planned: int) -> _Loaded | str:
+def load_image(job: Job, row: int, planned: int) -> Loaded | str:
     """Read, check, decode and resize one image; or say why not.
 
     Raises:
@@ -155,7 +164,7 @@ def _load(job: Job, row: int, planned: int) -> _Loaded | str:
         raise
     except DataError as error:
         return str(error)
-    return _Loaded(
+    return Loaded(
         data=data,
         pixels=resize_image(pixels, job.predictor.preprocessing),
         orientation=exif_orientation(data),
@@ -166,10 +175,10 @@ def _load(job: Job, row: int, planned: int) -> _Loaded | str:
 def _predict_batch(
     job: Job,
     batch: Batch,
-    futures: Sequence[Future[_Loaded | str]],
+    futures: Sequence[Future[Loaded | str]],
     opened: _OpenUnit,
 ) -> None:
-    good: list[tuple[int, _Loaded]] = []
+    good: list[tuple[int, Loaded]] = []
     for row, future in zip(batch.rows, futures, strict=True):
         loaded = future.result()
         if isinstance(loaded, str):
