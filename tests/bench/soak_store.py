@@ -1,4 +1,4 @@
-"""What a night finds: kills, full disks, damage, hostile files, a cluster's accidents, 20,000 images.
+"""What a night finds: kills, full disks, damage, hostile files, dead workers, 20,000 images.
 
     python tests/bench/soak_store.py --nightly            # about an hour of two cores
     python tests/bench/soak_store.py --only kills --kills 25
@@ -31,6 +31,7 @@ import psutil
 from PIL import Image
 
 from boxdepth.depthgen.datasets.coco import read_custom
+from boxdepth.depthgen.datasets.records import OnBad
 from boxdepth.depthgen.store import DataError, DepthgenError, decode_image, open_store, verify_store
 
 DEPTHGEN = str(Path(sysconfig.get_path("scripts")) / "depthgen")
@@ -159,17 +160,18 @@ def dead_workers(bench: Bench, count: int) -> Counter[str]:
     counted: Counter[str] = Counter()
     while counted["killed"] < count:
         process = bench.start(store, "--jobs", "2")
-        deadline = time.monotonic() + 1.5 * bench.seconds + 20
-        while process.poll() is None and time.monotonic() < deadline:
+        killed = 0
+        while process.poll() is None and counted["killed"] + killed < count:
             time.sleep(rng.uniform(0.1, bench.seconds / 2))
             victims = _workers(process.pid)
-            if victims and counted["killed"] < count:
+            if victims and killed < 2:  # a unit that loses three workers is given up
                 with contextlib.suppress(psutil.NoSuchProcess):
                     rng.choice(victims).kill()
-                    counted["killed"] += 1
+                    killed += 1
         _, said = process.communicate()
         assert process.returncode == 0, said
         assert tree(store) == whole, bench.seed
+        counted["killed"] += killed
         counted["runs identical"] += 1
         shutil.rmtree(store)
     return counted
@@ -226,7 +228,7 @@ def full(bench: Bench, count: int) -> Counter[str]:
     whole, store = bench.whole(), bench.work / "full.zarr"
     largest, counted = max(map(len, whole.values())), Counter[str]()
     for k in range(count):
-        limit = int(largest * k / count)
+        limit = int(largest * (k + 1) / (count + 1))
 
         def limited(limit: int = limit) -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
@@ -336,15 +338,17 @@ def fuzz(work: Path, count: int, seed: int = 0) -> Counter[str]:
         file = work / "fuzz.json"
         file.write_bytes(_mutated(_annotations(rng), rng) if number % 2 else _odd(rng))
         try:
-            data_read = read_custom(None, images=work, annotations=file, split="train")
+            policy = rng.choice(list(OnBad))
+            data_read = read_custom(
+                None, images=work, annotations=file, split="train", on_bad=policy
+            )
             for item in data_read.records:
                 box = item.boxes_xyxy
                 assert (box >= 0).all()
                 assert (box[:, 2] <= item.width).all()
                 assert (box[:, 3] <= item.height).all()
             counted["annotations read"] += 1
-        except DepthgenError as error:
-            assert str(error), seed
+        except DepthgenError:
             counted["annotations refused"] += 1
     signal.alarm(0)
     counted["peak MB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

@@ -93,7 +93,7 @@ def _map_bytes(
 def _sample(
     job: Job, nbytes: Int64[np.ndarray, " n"]
 ) -> tuple[list[Float32[np.ndarray, "rows columns"]], float]:
-    """Depth of some images, and seconds an image: of the model, or of decoding if that is longer."""
+    """Depth of some images, and seconds an image: the model's, or decoding's if that is longer."""
     records = job.dataset.records
     rows = sorted({int(row) for row in np.linspace(0, len(records) - 1, SAMPLE)} if records else ())
     started = time.monotonic()
