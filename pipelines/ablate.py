@@ -1,4 +1,4 @@
-"""Does depth help? The method's rows with several seeds, on drawn scenes and on photographs.
+r"""Does depth help? The method's rows with several seeds, on drawn scenes and on photographs.
 
     python pipelines/ablate.py scenes --out ablation --seeds 3
 
@@ -16,7 +16,7 @@ mean = std = 0.5). The depth model that comes with BoxDepth has seen drawn scene
 that knows photographs with `--depth-model` (`depthgen models` lists them) wherever it can be
 downloaded, or give depth that a sensor has measured, in files of the photographs' stems:
 
-    python pipelines/ablate.py photographs --photos potholes --depth potholes/depth16 \\
+    python pipelines/ablate.py photographs --photos potholes --depth potholes/depth16 \
         --depth-kind height --weights mobilenetv2.safetensors --seeds 5 --out measured
 """
 

@@ -38,6 +38,11 @@ def test_imports_follow_the_contracts(repository: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("package", ["depthgen", "trainer", "evaluate"])
+def test_what_is_declared_is_what_is_imported(repository: Path, package: str) -> None:
+    run("deptry", "src", cwd=repository / "packages" / package)
+
+
 def test_the_architecture_page_has_the_layers_of_the_contracts(repository: Path) -> None:
     contracts = tomllib.loads((repository / "pyproject.toml").read_text())["tool"]["importlinter"]
     page = " ".join((repository / "docs" / "architecture.md").read_text().split())

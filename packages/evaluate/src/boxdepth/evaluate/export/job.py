@@ -1,7 +1,6 @@
 """One export: what is written, how, and where."""
 
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -123,7 +122,7 @@ def place_image(job: Job, image: int, target: Path) -> None:
     if job.copy:
         shutil.copyfile(source, target)
     else:
-        os.symlink(source.resolve(), target)
+        target.symlink_to(source.resolve())
 
 
 def write_text(path: Path, text: str) -> None:

@@ -45,12 +45,16 @@ class Backbone(Settings):
 
 
 class FcosHead(Assignment):
+    """The head that finds boxes, and which location answers for which box."""
+
     convs: Positive = 4
     prior: Fraction = 0.01
     quality: Quality = "centerness"
 
 
 class MaskBranch(Settings):
+    """What every mask head reads."""
+
     channels: Positive = 128
     convs: Positive = 4
     out_channels: Positive = 16
@@ -58,6 +62,8 @@ class MaskBranch(Settings):
 
 
 class Model(Settings):
+    """The network."""
+
     num_classes: NonNegative = 0
     """0: as many as the training store has categories."""
     backbone: Backbone = Backbone()

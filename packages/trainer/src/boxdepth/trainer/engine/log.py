@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
@@ -89,7 +88,7 @@ def _drop_repeated(path: Path, start: int, *, without_scores: bool) -> None:
     ]
     temporary = path.with_suffix(".partial")
     temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def _tensorboard(folder: Path, start: int) -> Any:
