@@ -5,6 +5,7 @@ import json
 import sys
 import warnings
 from collections.abc import Callable
+from html import unescape
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -315,6 +316,30 @@ def test_brush_run_lengths_are_the_sdks(seed: int) -> None:
     assert (label_studio.decode(theirs, 17, 23) == mask).all()
     long = np.zeros((300, 400), dtype=bool)  # a run longer than 2 ** 16 values
     assert not decode_rle(label_studio.encode(long)).any()
+
+
+def test_polygons_for_cvat_are_what_another_reader_sees(source: Path, tmp_path: Path) -> None:
+    """hotcoco's reader of "CVAT for images 1.1", which knows polygons alone (and no entities)."""
+    from hotcoco import COCO as Other
+
+    items, out = read_source(source), tmp_path / "out"
+    report = export_masks(items, Target.cvat, out, Options(form=Form.polygon))
+    found = Other.from_cvat(str(out / "annotations.xml"))
+    names = {number: unescape(image["file_name"]) for number, image in found.imgs.items()}
+    rows = {int(record["id"]): row for row, record in enumerate(items.records)}
+    theirs: dict[str, list[dict]] = {}
+    for annotation in found.anns.values():
+        theirs.setdefault(names[annotation["image_id"]], []).append(annotation)
+    kinds = {number: unescape(category["name"]) for number, category in found.cats.items()}
+    for number, iou in report.written.items():
+        row = rows[number]
+        image = items.images[int(items.image_index[row])]
+        annotation = theirs[image["file_name"]].pop(0)
+        category = items.categories[int(items.category_index[row])]
+        assert kinds[annotation["category_id"]] == category["name"]
+        ours, seen = items.masks.rle(row), found.ann_to_rle(annotation)
+        assert mask_api.iou([seen], [ours], [0])[0, 0] == pytest.approx(iou, abs=1e-9)
+    assert not any(theirs.values())
 
 
 @pytest.mark.parametrize("form", Form)
