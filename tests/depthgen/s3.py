@@ -26,6 +26,7 @@ class Proxy:
         injected: Faults that have happened.
         requests: Passed requests, by method.
         paths: The same, by method and path.
+        nbytes: Bytes of the answers that passed.
     """
 
     url: str = ""
@@ -33,6 +34,7 @@ class Proxy:
     injected: list[str] = field(default_factory=list)
     requests: Counter[str] = field(default_factory=Counter)
     paths: Counter[tuple[str, str]] = field(default_factory=Counter)
+    nbytes: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def count(self, part: str) -> int:
@@ -72,6 +74,8 @@ def _handler(proxy: Proxy, target: tuple[str, int], patience: float) -> type:
                 self._answer(503, [], b"slow down")
                 return
             status, headers, data = _forward(target, self, body)
+            with proxy.lock:
+                proxy.nbytes += len(data)
             if fault == "lying put":
                 self._answer(500, [], b"it was done, though")
             elif fault == "truncated" and len(data) > 1:
