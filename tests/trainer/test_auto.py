@@ -1,11 +1,13 @@
 """What `trainer fit auto` chooses, what it says of a dataset, and where its store comes from."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from boxdepth.depthgen.store import Category
 from boxdepth.trainer import assemble
@@ -24,10 +26,10 @@ from boxdepth.trainer.auto.backbones import model_of_file
 from boxdepth.trainer.auto.probe import probe
 from boxdepth.trainer.auto.sources import DepthgenFailedError, find_source, make_store
 from boxdepth.trainer.config import Backbone
-from boxdepth.trainer.config.overrides import ConfigError, apply_overrides
+from boxdepth.trainer.config.overrides import apply_overrides
 from boxdepth.trainer.config.presets import PRESETS
 from boxdepth.trainer.config.schedule_notes import schedule_notes
-from boxdepth.trainer.model.weight_files import WeightsError
+from boxdepth.trainer.errors import ConfigError, WeightsError
 
 BACKBONE = BackboneChoice(backbone=Backbone(name="resnet18", weights="timm"), why="for the test")
 CPU, GPU = Machine(device="cpu"), Machine(device="cuda")
@@ -324,3 +326,89 @@ def test_a_depthgen_that_fails_lends_its_exit_code(tmp_path: Path, capfd) -> Non
         make_store(source)
     assert caught.value.exit_code == 3
     assert "boxes.json" in capfd.readouterr().err
+
+
+CPU_RUN = (
+    "--device", "cpu", "--set", "data.workers=0", "--set", "model.backbone.weights=null",
+    "--set", "model.backbone.name=resnet10t", "--set", "model.backbone.frozen_stages=0",
+    "--set", "model.backbone.frozen_norm=false", "--set", "model.fpn_channels=16",
+    "--set", 'model.mask_branch={"channels": 8, "convs": 1, "out_channels": 4}',
+)  # fmt: skip
+"""A network of a second, which needs no weights."""
+
+
+def test_the_command_says_what_and_why_and_stops_there(trainer, make_store) -> None:
+    store = make_store(sizes=[(64, 96)] * 3)
+    code, out, said = trainer(
+        "fit", "auto", "--train", store.path, *CPU_RUN, "--out", "run", "--dry-run", "--json"
+    )
+    assert code == 0, said
+    result = json.loads(out.splitlines()[-1])
+    assert result["config"]["name"] == "auto"
+    assert result["config"]["data"]["train"] == str(store.path)
+    assert {choice["what"] for choice in result["choices"]} >= {"schedule", "levels", "input size"}
+    assert "no_val" in {finding["kind"] for finding in result["findings"]}
+    assert result["seconds"] > 0
+    assert not Path("run").exists()
+    assert "to the end" in said
+    assert "no val split" in said
+
+
+def test_the_command_trains_what_it_chose_and_goes_on_with_it(trainer, make_store) -> None:
+    store = make_store(sizes=[(64, 96)] * 3)
+    few = ("--minutes", "0.1", "--batch", "2", "--max-iterations", "2")
+    code, _, said = trainer("fit", "auto", "--train", store.path, *CPU_RUN, *few, "--out", "run")
+    assert code == 0, said
+    saved = json.loads(Path("run/config.json").read_text())
+    assert (saved["name"], saved["data"]["batch_size"]) == ("auto", 2)
+    code, out, said = trainer(
+        "fit", "auto", "--resume", "--out", "run", "--max-iterations", "3", "--json"
+    )
+    assert code == 0, said
+    assert json.loads(out.splitlines()[-1])["iterations"] == min(3, saved["schedule"]["iterations"])
+
+
+def test_the_command_makes_the_store_that_is_missing(trainer, make_store, tmp_path: Path) -> None:
+    """From a COCO file: depthgen runs as a process, its command is shown, its store is kept."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    pixels = np.random.default_rng(1).integers(0, 255, (64, 96, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(photos / "a.png")
+    document = {
+        "images": [{"id": 1, "file_name": "a.png", "height": 64, "width": 96}],
+        "categories": [{"id": 1, "name": "cup"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 10, 40, 30]}],
+    }
+    (tmp_path / "boxes.json").write_text(json.dumps(document))
+    code, out, said = trainer(
+        "fit", "auto", "--train", tmp_path / "boxes.json", "--images", photos, *CPU_RUN,
+        "--dry-run", "--json", "--batch", "1",
+    )  # fmt: skip
+    assert code == 0, said
+    assert "$ depthgen run --dataset custom" in said
+    made = Path(json.loads(out.splitlines()[-1])["train"])
+    assert made.is_dir()
+    assert made.parent == Path("stores")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("auto",), "give --train DATA"),
+        (("auto", "--train", "absent"), "absent: not there"),
+        (("auto", "--train", "absent", "--batch", "many"), "expected auto, or a number"),
+        (("scenes_tiny", "--minutes", "3"), "--minutes: trainer fit auto takes them"),
+        (("scenes_tiny", "--images", "x", "--depth-model", "y"), "--images, --depth-model"),
+    ],
+)
+def test_what_does_not_belong_together_is_refused(trainer, arguments, said: str) -> None:
+    code, _, words = trainer("fit", *arguments)
+    assert code == 2
+    assert said in words
+
+
+def test_a_preset_divides_its_batch_too(fit) -> None:
+    code, out, said = fit("--batch", "auto", "--dry-run", "--json")
+    assert code == 0, said
+    assert json.loads(out.splitlines()[-1])["config"]["data"]["accumulate"] == 1
+    assert "a real step of 2 images" in said

@@ -1,6 +1,8 @@
 """The quality figure of a mask: each cue against a loop, and what the figure is for."""
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -148,3 +150,17 @@ def _cues(mask: torch.Tensor, box: torch.Tensor, colors: torch.Tensor) -> np.nda
     reader = CueReader(colors=colors, threshold=0.5)
     reader.read(mask[None], box)
     return reader.cues()
+
+
+def test_every_predicted_mask_carries_its_quality(trainer, make_store, tiny_checkpoint) -> None:
+    """In given boxes and without: in the file that `evaluate review` sorts by it."""
+    store = make_store("boxes", sizes=[(64, 96), (50, 70)])
+    for arguments in ((), ("--boxes", "store")):
+        code, _, said = trainer(
+            "predict", tiny_checkpoint, "--store", store.path, *arguments,
+            "--out", "m.json", "--overwrite",
+        )  # fmt: skip
+        assert code == 0, said
+        masks = json.loads(Path("m.json").read_text())
+        assert len(masks) >= 4
+        assert all(0 <= mask["quality"] <= 1 for mask in masks)

@@ -18,6 +18,7 @@ from boxdepth.trainer.data.store_dataset import TrainingSet
 from boxdepth.trainer.engine.distributed import World
 from boxdepth.trainer.engine.health import NonFiniteGuard
 from boxdepth.trainer.engine.update import Learner, learn_step
+from boxdepth.trainer.errors import MachineError
 from boxdepth.trainer.structures import Batch
 
 HEAD_ROOM = 0.8
@@ -26,10 +27,8 @@ TIMED = 2
 """Steps whose time is taken, after one that warms up."""
 
 
-class DoesNotFitError(MemoryError):
-    """Not even one image a forward pass fits; exit code 6."""
-
-    exit_code = 6
+class DoesNotFitError(MachineError):
+    """Not even one image a forward pass fits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from boxdepth.trainer.errors import ConfigError
+from boxdepth.trainer.errors import ConfigError, TrainerError
 
 Split = Literal["train", "val"]
 ROBOFLOW = "_annotations.coco.json"
 YOLO_FILES = ("data.yaml", "data.yml", "dataset.yaml")
+STDERR = 2
+"""A process's own results are words here."""
 _NAMES: dict[str, tuple[str, ...]] = {"train": ("train",), "val": ("val", "valid", "validation")}
 
 
-class DepthgenFailedError(RuntimeError):
+class DepthgenFailedError(TrainerError):
     """`depthgen run` ended badly; its own words are on the screen, and its exit code is ours."""
 
     def __init__(self, command: str, code: int) -> None:
@@ -85,7 +87,7 @@ def make_store(source: StoreSource) -> None:
         return
     program = "from boxdepth.depthgen.cli import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", program, *source.command], stdout=sys.stderr, check=False
+        [sys.executable, "-c", program, *source.command], stdout=STDERR, check=False
     )
     if done.returncode:
         raise DepthgenFailedError(source.typed, done.returncode)

@@ -1,16 +1,19 @@
 """`trainer fit auto`: the words around the choice of a recipe."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from boxdepth.trainer.cli.app import say
+from boxdepth.trainer.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
 
+    from boxdepth.trainer.auto.probe import Probe
     from boxdepth.trainer.auto.recipe import Recipe, Wishes
+    from boxdepth.trainer.runs import Plan
 
 AUTO = "auto"
 STORES = Path("stores")
@@ -20,7 +23,7 @@ STORES = Path("stores")
 class Data:
     """What the user has."""
 
-    train: Path
+    train: Path | None
     val: Path | None
     images: Path | None
     """Folder of the images, where `train` and `val` are JSON files."""
@@ -36,6 +39,11 @@ def prepare(data: Data) -> tuple[Path, Path | None]:
     """
     from boxdepth.trainer.auto.sources import Split, find_source, make_store
 
+    if data.train is None:
+        raise ConfigError(
+            "fit auto: nothing to learn from: give --train DATA, a store or what `depthgen run` "
+            "reads (a COCO JSON file, a YOLO, VOC or Roboflow folder)"
+        )
     stores = []
     wanted: list[tuple[Split, Path | None]] = [("train", data.train), ("val", data.val)]
     sources = [
@@ -57,6 +65,57 @@ def prepare(data: Data) -> tuple[Path, Path | None]:
     return stores[0], stores[1] if len(stores) > 1 else None
 
 
+def wishes(settings: Sequence[str], *, minutes: float | None, batch: str | None) -> "Wishes":
+    """What the command line says over the choices.
+
+    Raises:
+        ConfigError: a batch that is no number.
+    """
+    from boxdepth.trainer.auto.recipe import Wishes
+
+    if batch not in (None, AUTO) and not (str(batch).isdecimal() and int(str(batch)) > 0):
+        raise ConfigError(f"--batch {batch!r}: expected auto, or a number of images")
+    number = None if batch in (None, AUTO) else int(str(batch))
+    return Wishes(settings=tuple(settings), minutes=minutes, batch=number)
+
+
+def refuse_ranks(world: int) -> None:
+    """One process chooses for all.
+
+    Raises:
+        ConfigError: there are several.
+    """
+    if world > 1:
+        raise ConfigError(
+            "fit auto chooses in one process: `trainer fit auto ... --dry-run --json` prints the "
+            "config; give it to torchrun with --config"
+        )
+
+
+def refuse_options(resume: bool, **given: object) -> None:
+    """Options that only the choice of a recipe understands.
+
+    Raises:
+        ConfigError: names them.
+    """
+    named = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]
+    if named:
+        where = (
+            "a run that is resumed has them already" if resume else "trainer fit auto takes them"
+        )
+        raise ConfigError(f"{', '.join(named)}: {where}")
+
+
+def fitted_to_memory(plan: "Plan", device: "torch.device") -> "Plan":
+    """The plan with its batch divided into as many passes as the memory wants."""
+    from boxdepth.trainer.auto.probe import probe
+
+    found = probe(plan.config, plan.train, device)
+    data = plan.config.data.changed(accumulate=found.accumulate)
+    _say_memory(plan.config.data.batch_size, found)
+    return replace(plan, config=plan.config.changed(data=data))
+
+
 def choose(data: Data, *, device: "torch.device", wishes: "Wishes") -> "Recipe":
     """The recipe for what the user has, said with its reasons."""
     from boxdepth.trainer.auto.recipe import make_recipe
@@ -74,13 +133,7 @@ def introduce(recipe: "Recipe") -> None:
     width = max(len(reason.what) for reason in recipe.reasons)
     for reason in recipe.reasons:
         say(f"  {reason.what:<{width}}  {reason.value}: {reason.why}")
-    measured = recipe.measured
-    passes = "" if measured.accumulate == 1 else f" in {measured.accumulate} passes"
-    say(
-        f"  {'memory':<{width}}  a real step of {recipe.config.data.batch_size} images{passes} "
-        f"took {measured.peak_bytes / 2**30:.1f} of {measured.memory_bytes / 2**30:.1f} GiB and "
-        f"{measured.seconds_per_step:.2g} s"
-    )
+    _say_memory(recipe.config.data.batch_size, recipe.measured, width=width)
     say(f"  {'time':<{width}}  about {duration(recipe.seconds)} to the end", style="bold")
     for finding in recipe.findings:
         say(f"  {finding.text}", style="yellow")
@@ -88,7 +141,16 @@ def introduce(recipe: "Recipe") -> None:
         say(f"  {recipe.missing_weights}", style="yellow")
 
 
-def described(recipe: "Recipe") -> Mapping[str, Any]:
+def _say_memory(images: int, measured: "Probe", *, width: int = 0) -> None:
+    passes = "" if measured.accumulate == 1 else f" in {measured.accumulate} passes"
+    say(
+        f"  {'memory':<{width}}  a real step of {images} images{passes} took "
+        f"{measured.peak_bytes / 2**30:.1f} of {measured.memory_bytes / 2**30:.1f} GiB and "
+        f"{measured.seconds_per_step:.2g} s"
+    )
+
+
+def described(recipe: "Recipe") -> dict[str, Any]:
     """The choices for scripts."""
     return {
         "choices": [

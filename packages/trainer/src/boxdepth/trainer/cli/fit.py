@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from boxdepth.trainer.cli import options
+from boxdepth.trainer.cli import auto, options
 from boxdepth.trainer.cli.app import AsJson, Device, app, console, emit, interactive, say
 from boxdepth.trainer.errors import ConfigError
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
 Examples:
+
+  trainer fit auto --train boxes.json --images photos --dry-run        (says what and why)
 
   trainer fit scenes_tiny --train stores/scenes-train2017.zarr --val stores/scenes-val2017.zarr
 
@@ -44,6 +46,10 @@ def fit(
     resume: options.Resume = False,
     overwrite: options.OverwriteRun = False,
     dry_run: options.DryRun = False,
+    images: options.TrainImages = None,
+    depth_model: options.DepthModel = None,
+    minutes: options.Minutes = None,
+    batch: options.Batch = None,
     device: Device = "auto",
     precision: options.Precision = None,
     seed: options.Seed = None,
@@ -61,13 +67,26 @@ def fit(
         "data.train": train, "data.val": val, "data.val_annotations": val_annotations,
         "precision": precision, "seed": seed,
     }  # fmt: skip
-    run = _with_flags(_chosen(preset, config, out, start), settings or [], flags)
+    target = choose_device(device, local_rank=world.local_rank)
+    recipe = None
+    if preset == auto.AUTO and not resume:
+        auto.refuse_ranks(world.size)
+        data = auto.Data(train=train, val=val, images=images, depth_model=depth_model)
+        wishes = auto.wishes(settings or [], minutes=minutes, batch=batch)
+        recipe = auto.choose(data, device=target, wishes=wishes)
+        run = _with_flags(recipe.config, [], {**flags, "data.train": None, "data.val": None})
+    else:
+        auto.refuse_options(resume, images=images, depth_model=depth_model, minutes=minutes)
+        size = {"data.batch_size": None if batch == auto.AUTO else batch}
+        run = _with_flags(_chosen(preset, config, out, start), settings or [], {**flags, **size})
     plan = plan_run(
         run, out=out, start=start, max_iterations=max_iterations, val_may_be_absent=val is None
     )
-    target = choose_device(device, local_rank=world.local_rank)
+    if batch == auto.AUTO and recipe is None and not resume:
+        plan = auto.fitted_to_memory(plan, target)
     if dry_run:
-        emit(_describe(plan), as_json=as_json)
+        more = {} if recipe is None else auto.described(recipe)
+        emit(_describe(plan) | more, as_json=as_json)
         return
     _introduce(plan, target)
     fitted = _train(plan, target, silent=not world.is_main)
@@ -82,6 +101,8 @@ def _chosen(preset: str | None, file: Path | None, out: Path | None, start: "Sta
     from boxdepth.trainer.config.overrides import choose_preset, load_config
     from boxdepth.trainer.runs.provenance import CONFIG
 
+    if preset == auto.AUTO:
+        preset, out = None, out or Path("runs") / auto.AUTO
     if preset is not None and file is not None:
         raise ConfigError("give a preset or --config, not both")
     if file is not None:

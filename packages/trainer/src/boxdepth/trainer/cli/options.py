@@ -55,7 +55,9 @@ Fork = Annotated[
     Path | None,
     _option("Go on where another run stands, with other settings, in a new folder.", WHAT),
 ]
-Train = Annotated[Path | None, _option("Store to learn from.", DATA)]
+Train = Annotated[
+    Path | None, _option("Store to learn from; with auto: whatever `depthgen run` reads.", DATA)
+]
 Val = Annotated[Path | None, _option("Store to predict on at the end.", DATA)]
 ValAnnotations = Annotated[
     Path | None, _option("COCO annotations of the val images, to score with.", DATA)
@@ -73,6 +75,24 @@ OverwriteRun = Annotated[
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Say what would be done.", rich_help_panel=FOLDER)
+]
+TrainImages = Annotated[
+    Path | None, _option("With auto: folder of the images of a JSON file.", DATA)
+]
+DepthModel = Annotated[
+    str | None,
+    typer.Option(help="With auto: depth model.", show_default="depthgen's", rich_help_panel=DATA),
+]
+Minutes = Annotated[
+    float | None,
+    typer.Option(min=0.1, help="With auto: how long it may train.", rich_help_panel=FOLDER),
+]
+Batch = Annotated[
+    str | None,
+    typer.Option(
+        help="Images a step, or auto: divided into passes that fit, by a real step.",
+        rich_help_panel=MACHINE,
+    ),
 ]
 Precision = Annotated[str | None, typer.Option(help="fp32, bf16 or fp16.", rich_help_panel=MACHINE)]
 Seed = Annotated[int | None, typer.Option(min=0, rich_help_panel=MACHINE)]

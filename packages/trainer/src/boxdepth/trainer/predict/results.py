@@ -48,6 +48,7 @@ class Instances:
             labels=self.labels[rows],
             masks=tuple(self.masks[row] for row in rows.tolist()),
             size=self.size,
+            cues=None if self.cues is None else self.cues[rows],
         )
 
     def above(self, score: float) -> "Instances":

@@ -29,7 +29,7 @@ class Predictor:
         self.model = model
         self.score_threshold = score_threshold or 0.0
         self.spec: InferenceSpec = replace(
-            assemble.inference_spec(model.config), crop_to_given=crop
+            assemble.inference_spec(model.config), crop_to_given=crop, quality=True
         )
 
     @property
@@ -46,9 +46,10 @@ class Predictor:
             boxes: [n 4], (x1, y1, x2, y2) in pixels of the image; a box outside is an error.
 
         Returns:
-            Boxes in pixels of the image, scores 0..1, labels (places in ``classes``) and masks of
-            the image's size. With ``boxes`` the boxes are the given ones, cut at the image; score
-            and label are the best guess for what is in each.
+            Boxes in pixels of the image, scores 0..1, labels (places in ``classes``), masks of the
+            image's size and ``quality``, the expected IoU of each with the true mask. With
+            ``boxes`` the boxes are the given ones, cut at the image; score and label are the best
+            guess for what is in each.
 
         Raises:
             ImageTypeError: an image or boxes of another type, shape or range.
