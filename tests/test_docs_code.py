@@ -33,7 +33,9 @@ PAGES = [
     for page in sorted(REPOSITORY.glob(pattern))
     if page.name != "lab-log.md"  # dated: its commands are those of their day
 ]
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+UNRUN = "python notest"
+"""A block that needs what no test has: a large model, days. It is only compiled."""
 
 
 def name_of(page: Path) -> str:
@@ -154,6 +156,17 @@ def folder(workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 PAGES_WITH_PYTHON = [page for page in PAGES if blocks(page, "python")]
+
+
+def test_every_block_has_a_language_that_is_known() -> None:
+    known = {"", "sh", "bash", "console", "python", UNRUN, "yaml", "json", "html"}
+    assert {kind for page in PAGES for kind, _ in FENCE.findall(page.read_text("utf-8"))} <= known
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, UNRUN)], ids=name_of)
+def test_python_that_is_not_run_compiles(page: Path) -> None:
+    for code in blocks(page, UNRUN):
+        compile(code, name_of(page), "exec")
 
 
 @pytest.mark.slow
