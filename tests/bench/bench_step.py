@@ -39,6 +39,7 @@ from boxdepth.trainer.geometry.boxes import raster_centers
 from boxdepth.trainer.geometry.grid import cell_locations
 from boxdepth.trainer.geometry.resize import aligned_bilinear
 from boxdepth.trainer.model.condinst import CondInst
+from boxdepth.trainer.model.controller import ParametersOnDemand
 from boxdepth.trainer.model.dynamic_mask_head import mask_outputs, split_params
 from boxdepth.trainer.model.weights import load_adelaidet
 from boxdepth.trainer.predict import DetectionLimits, detect, predict_masks
@@ -250,7 +251,11 @@ def leaves(model: CondInst, batch: Batch) -> Inputs:
         class_logits=tuple(x.detach().requires_grad_() for x in head.class_logits),
         ltrb=tuple(x.detach().requires_grad_() for x in head.ltrb),
         quality_logits=tuple(x.detach().requires_grad_() for x in head.quality_logits),
-        controller=tuple(model.controller(x).detach().requires_grad_() for x in head.box_features),
+        controller=ParametersOnDemand(
+            features=tuple(x.detach().requires_grad_() for x in head.box_features),
+            weight=model.controller.weight,
+            bias=model.controller.bias,
+        ),
         mask_features=torch.zeros(len(batch.images), 16, 1, 1),
     )
     return Inputs(levels=levels, outputs=outputs)
@@ -270,13 +275,16 @@ def step(
                 levels = model.fpn(model.backbone(model.normalized(batch.images, batch.sizes)))
             with clock.time("FCOS head forward"):
                 head = model.head(levels)
-                controller = tuple(model.controller(x) for x in head.box_features)
             with clock.time("mask part forward"):
                 outputs = DenseOutputs(
                     class_logits=head.class_logits,
                     ltrb=head.ltrb,
                     quality_logits=head.quality_logits,
-                    controller=controller,
+                    controller=ParametersOnDemand(
+                        features=head.box_features,
+                        weight=model.controller.weight,
+                        bias=model.controller.bias,
+                    ),
                     mask_features=model.mask_branch(levels),
                 )
                 targets, positives = targets_and_positives(outputs, batch)

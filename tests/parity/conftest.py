@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from boxdepth.trainer.geometry.boxes import raster_centers
 from boxdepth.trainer.model.backbone import build_backbone
-from boxdepth.trainer.model.condinst import CondInst, make_controller
+from boxdepth.trainer.model.condinst import CondInst
+from boxdepth.trainer.model.controller import make_controller
 from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec
 from boxdepth.trainer.model.fcos_head import FcosHead
 from boxdepth.trainer.model.fpn import FeaturePyramid

@@ -21,6 +21,7 @@ from boxdepth.trainer.distill.ema import teacher_momentum
 from boxdepth.trainer.geometry.lab import rgb_to_lab
 from boxdepth.trainer.geometry.neighbours import neighbour_offsets
 from boxdepth.trainer.losses.mask_affinity import mask_affinity
+from boxdepth.trainer.model.controller import ParameterMaps
 from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec, mask_outputs
 from boxdepth.trainer.structures import (
     Batch,
@@ -177,7 +178,7 @@ def _nothing_detected() -> DenseOutputs:
         class_logits=levels[0],
         ltrb=levels[1],
         quality_logits=levels[2],
-        controller=levels[3],
+        controller=ParameterMaps(maps=levels[3]),
         mask_features=torch.zeros(1, 16, 1, 1),
     )
 

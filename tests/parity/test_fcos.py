@@ -21,6 +21,7 @@ from boxdepth.trainer.geometry.grid import pyramid_locations
 from boxdepth.trainer.geometry.levels import gather_rows
 from boxdepth.trainer.losses.focal import sigmoid_focal_sum
 from boxdepth.trainer.losses.iou import smoothed_ious
+from boxdepth.trainer.model.controller import ParameterMaps
 from boxdepth.trainer.predict import DetectionLimits, detect
 from boxdepth.trainer.structures import (
     FPN_STRIDES,
@@ -187,7 +188,7 @@ def detection_losses(
         class_logits=tuple(leaves["cls_logits"]),
         ltrb=tuple(x * s for x, s in zip(leaves["bbox_reg"], FPN_STRIDES, strict=True)),
         quality_logits=tuple(leaves["ctrness"]),
-        controller=tuple(torch.zeros(2, 1, *shape) for shape in SHAPES),
+        controller=ParameterMaps(maps=tuple(torch.zeros(2, 1, *shape) for shape in SHAPES)),
         mask_features=torch.zeros(2, 1, 32, 40),
     )
     targets = assigned(boxes, box_centers(boxes["boxes_xyxy"]))
@@ -310,7 +311,7 @@ def test_decoding(recorded: Any, compare: Any, case: str, options: dict[str, Any
         class_logits=levels["cls_logits"],
         ltrb=tuple(x * s for x, s in zip(levels["bbox_reg"], FPN_STRIDES, strict=True)),
         quality_logits=levels["ctrness"],
-        controller=levels["top_feat"],
+        controller=ParameterMaps(maps=levels["top_feat"]),
         mask_features=torch.zeros(2, 1, 12, 16),
     )
     for i, found in enumerate(detect(outputs, [(96, 128)] * 2, DetectionLimits(**options))):

@@ -93,7 +93,7 @@ def curve(name: str, *, steps: int = STEPS) -> Curve:
     torch.set_num_threads(1)
     try:
         return [
-            _losses(learn_step(learner, step, passes, guard=guard))
+            _losses(learn_step(learner, step, passes, guard=guard, watching=True))
             for step, passes in enumerate(assemble.batch_loader(run, data, World()).steps(0, steps))
         ]
     finally:

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boxdepth.trainer.geometry.levels import flatten_levels, gather_rows
+from boxdepth.trainer.model.controller import ParameterMaps, ParametersOnDemand
 from boxdepth.trainer.structures import DenseOutputs, GroundTruth, Targets
 from boxdepth.trainer.targets.assign import Assignment, assign_targets, centerness
 from boxdepth.trainer.targets.sampling import Sampling, best_of_each_box, select_positives
@@ -118,7 +119,7 @@ def outputs() -> DenseOutputs:
         class_logits=maps(9),
         ltrb=maps(4),
         quality_logits=maps(1),
-        controller=tuple(m.requires_grad_() for m in maps(5)),
+        controller=ParameterMaps(maps=tuple(m.requires_grad_() for m in maps(5))),
         mask_features=torch.zeros(2, 1, 8, 12),
     )
 
@@ -154,8 +155,40 @@ def test_gradient_reaches_the_controller_at_the_samples_only() -> None:
     dense = outputs()
     kept = select_positives(assign(BOXES, [0, 0, 1]), dense, Sampling(), num_boxes=3)
     kept.params.sum().backward()
-    touched = sum(int((m.grad[:, 0] != 0).sum()) for m in dense.controller)  # type: ignore[index]
+    touched = sum(int((m.grad[:, 0] != 0).sum()) for m in dense.controller.tensors)  # type: ignore[index]
     assert touched == len(kept.level)
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_a_controller_asked_at_locations_says_what_its_maps_say(
+    layout: torch.memory_format,
+) -> None:
+    """The fast form and the plain one: corners, sides and the inside of every level."""
+    torch.manual_seed(0)
+    controller = torch.nn.Conv2d(6, 7, 3, padding=1)
+    shapes = [(8, 6), (4, 3), (2, 2), (1, 1), (1, 1)]
+    features = [torch.randn(2, 6, *shape).to(memory_format=layout) for shape in shapes]
+    level = torch.cat([torch.full((2 * h * w,), k) for k, (h, w) in enumerate(shapes)])
+    rows = torch.randperm(len(level))
+    said = []
+    for fast in (False, True):
+        leaves = tuple(x.clone(memory_format=layout).requires_grad_() for x in features)
+        controller.zero_grad()
+        form = (
+            ParametersOnDemand(features=leaves, weight=controller.weight, bias=controller.bias)
+            if fast
+            else ParameterMaps(maps=tuple(controller(x) for x in leaves))
+        )
+        params = form.at(rows, level[rows])
+        (params * torch.linspace(-1, 1, params.numel()).view_as(params)).sum().backward()
+        second = torch.tensor([0, 5, 47, 48])
+        alone = form.of_image(1).at(second, torch.tensor([0, 0, 0, 1]))
+        gradients = [x.grad for x in (*leaves, controller.weight, controller.bias)]
+        said.append([x.clone() for x in (params, alone, *gradients)])
+    for plain, quick in zip(*said, strict=True):
+        torch.testing.assert_close(quick, plain, rtol=1e-4, atol=2e-6)
+    both = said[1][0][rows.argsort()]
+    torch.testing.assert_close(said[1][1], both[[48, 53, 95, 108]], rtol=1e-4, atol=2e-6)
 
 
 def test_random_samples_are_no_more_than_asked() -> None:
@@ -173,7 +206,7 @@ def test_nothing_positive_selects_nothing() -> None:
     kept = select_positives(assign([]), dense, Sampling(), num_boxes=0)
     assert kept.params.shape == (0, 5)
     kept.params.sum().backward()
-    assert dense.controller[0].grad is not None
+    assert dense.controller.tensors[0].grad is not None
 
 
 def test_uncut_boxes_keep_the_given_order() -> None:

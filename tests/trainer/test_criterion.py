@@ -18,6 +18,7 @@ from boxdepth.trainer.criterion import (
     factors_at,
     semantic_labels,
 )
+from boxdepth.trainer.model.controller import ParameterMaps
 from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec, mask_outputs
 from boxdepth.trainer.structures import Batch, DenseOutputs, LossTerms, PseudoMasks
 from boxdepth.trainer.targets.assign import Assignment, assign_targets
@@ -65,7 +66,7 @@ def dense(seed: int = 1) -> DenseOutputs:
         class_logits=tuple(leaf(2, 3, *s) for s in SHAPES),
         ltrb=tuple((20 * torch.rand(2, 4, *s)).requires_grad_() for s in SHAPES),
         quality_logits=tuple(leaf(2, 1, *s) for s in SHAPES),
-        controller=tuple(leaf(2, SPEC.num_params, *s) for s in SHAPES),
+        controller=ParameterMaps(maps=tuple(leaf(2, SPEC.num_params, *s) for s in SHAPES)),
         mask_features=leaf(2, 8, 8, 12),
     )
 
@@ -215,8 +216,8 @@ def test_without_boxes_every_term_is_a_zero_with_a_graph(supervision: Any) -> No
         if name != "classification":
             assert value == 0, name
     terms.total().backward()
-    leaves = (*outputs.class_logits, *outputs.ltrb, *outputs.quality_logits, *outputs.controller)
-    for tensor in (*leaves, outputs.mask_features):
+    leaves = (*outputs.class_logits, *outputs.ltrb, *outputs.quality_logits)
+    for tensor in (*leaves, *outputs.controller.tensors, outputs.mask_features):
         assert tensor.grad is not None
         assert torch.isfinite(tensor.grad).all()
 
@@ -290,7 +291,7 @@ def test_half_precision_outputs_and_huge_logits_stay_finite() -> None:
         outputs,
         class_logits=tuple((1000 * x).half() for x in outputs.class_logits),
         quality_logits=tuple((1000 * x).half() for x in outputs.quality_logits),
-        controller=tuple((30 * x).half() for x in outputs.controller),
+        controller=ParameterMaps(maps=tuple((30 * x).half() for x in outputs.controller.tensors)),
         mask_features=(30 * outputs.mask_features).half(),
     )
     terms = losses(make_batch(), outputs=half)
@@ -334,10 +335,35 @@ def test_outputs_that_no_active_term_reads_still_get_a_gradient() -> None:
     off = rules(projection=0, color=0, consistency=0, depth=0, quality=0)
     outputs = dense()
     losses(make_batch(), off, outputs=outputs).total().backward()
-    for tensor in (*outputs.controller, outputs.mask_features, *outputs.quality_logits):
+    for tensor in (*outputs.controller.tensors, outputs.mask_features, *outputs.quality_logits):
         assert tensor.grad is not None
         assert tensor.grad.count_nonzero() == 0
     assert outputs.class_logits[0].grad.count_nonzero() > 0  # type: ignore[union-attr]
+
+
+def test_a_term_whose_warm_up_has_yet_to_begin_is_left_out_of_the_work() -> None:
+    """And nothing else changes: not the total, not a gradient."""
+    width = rules().losses.warmup_iterations
+    for step, late in ((0, {"consistency"}), (width, set())):
+        totals = []
+        for spec in (rules(), rules().begun(step)):
+            outputs = dense()
+            terms = losses(make_batch(), spec, outputs=outputs, step=step)
+            terms.total().backward()
+            totals.append((terms, outputs.mask_features.grad))
+        (whole, gradient), (begun, same) = totals
+        assert whole.values.keys() - begun.values.keys() == late
+        assert begun.factors == {n: f for n, f in whole.factors.items() if n not in late}
+        torch.testing.assert_close(begun.total(), whole.total())
+        torch.testing.assert_close(same, gradient)
+    assert rules().begun(0).pair_terms == ("color",)
+
+
+def test_box_teachers_terms_begin_with_the_teacher() -> None:
+    pseudo = PseudoTerms(method="box_teacher", start=7, gamma=0.5, mask_affinity=0.1)
+    spec = LossRules(pseudo=pseudo)
+    assert spec.begun(6).pseudo.weights() == {"pseudo_mask": 0, "mask_affinity": 0}
+    assert spec.begun(7).pseudo == pseudo
 
 
 def test_semantic_labels_are_the_smallest_masks_class() -> None:

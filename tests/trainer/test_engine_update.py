@@ -89,7 +89,7 @@ def test_a_step_that_is_not_finite_leaves_no_trace(
     learn_step(learner, 0, batches[:1], guard=guard)
     before = copy.deepcopy(state(learner))
     if place == "loss":
-        with poisoned(learner, "controller"):
+        with poisoned(learner, "mask_branch"):
             assert learn_step(learner, 1, batches[:1], guard=guard) == {}
         assert "projection" in caplog.text
     else:
@@ -211,7 +211,7 @@ def test_a_skipped_step_leaves_the_teacher_as_it_was(
     for step in range(skipped):
         learn_step(learner, step, batches[:1], guard=guard)
     before = copy.deepcopy(state(learner))
-    with poisoned(learner, "controller"):
+    with poisoned(learner, "mask_branch"):
         assert learn_step(learner, skipped, batches[:1], guard=guard) == {}
     assert same(before, state(learner))
 
@@ -222,7 +222,7 @@ def test_after_a_skipped_step_the_teacher_moves_once(make_store, tiny_run: RunCo
     assert learner.teacher is not None
     teacher, guard = learner.teacher, NonFiniteGuard()
     learn_step(learner, 0, batches[:1], guard=guard)
-    with poisoned(learner, "controller"):
+    with poisoned(learner, "mask_branch"):
         learn_step(learner, 1, batches[:1], guard=guard)
     before = {n: p.detach().clone() for n, p in teacher.module.named_parameters()}
     learn_step(learner, 2, batches[:1], guard=guard)

@@ -14,7 +14,12 @@ from boxdepth.trainer.losses.depth import depth_loss
 from boxdepth.trainer.losses.dice import dice_losses
 from boxdepth.trainer.losses.focal import sigmoid_focal_sum
 from boxdepth.trainer.losses.iou import box_losses, smoothed_ious
-from boxdepth.trainer.losses.pairwise import disagreement, pairwise_sums, sums_over_shifts
+from boxdepth.trainer.losses.pairwise import (
+    disagreement,
+    pairwise_sums,
+    sums_over_list,
+    sums_over_shifts,
+)
 from boxdepth.trainer.losses.projection import projection_losses
 from boxdepth.trainer.losses.quality import quality_sum
 from boxdepth.trainer.targets.pairs import PairRule, similarity
@@ -131,21 +136,20 @@ def test_pairwise_gradient_is_the_numeric_one(form: str) -> None:
     index = torch.tensor([1, 0, 1])
 
     def sums(z: Tensor) -> Tensor:
-        if form == "shifts":
-            return sums_over_shifts(z, counted, index, neighbour_offsets(3, 1))
-        return pairwise_sums(z, counted, index, neighbour_offsets(3, 1))[0]
+        chosen = sums_over_shifts if form == "shifts" else sums_over_list
+        return chosen(z, counted, index, neighbour_offsets(3, 1))
 
     assert torch.autograd.gradcheck(sums, (logits,), atol=1e-6)
 
 
 def test_pairs_by_list_and_by_shifts_are_one_number() -> None:
-    """The form for CPUs and the one for accelerators."""
+    """The form for few pairs on a CPU and the one for many, or for accelerators."""
     random = np.random.default_rng(5)
     counted = torch.from_numpy(random.random((3, 8, 9, 7)) < 0.3)
     index = torch.tensor([0, 2, 2, 1])
     both = []
     for form in (
-        lambda z: pairwise_sums(z, counted, index, neighbour_offsets(3, 2))[0],
+        lambda z: sums_over_list(z, counted, index, neighbour_offsets(3, 2)),
         lambda z: sums_over_shifts(z, counted, index, neighbour_offsets(3, 2)),
     ):
         torch.manual_seed(0)
@@ -154,6 +158,23 @@ def test_pairs_by_list_and_by_shifts_are_one_number() -> None:
         sums.sum().backward()
         both.append((sums.detach(), logits.grad))
     torch.testing.assert_close(both[0], both[1])
+
+
+@pytest.mark.parametrize("share", [0.01, 0.9])
+def test_few_pairs_and_many_are_summed_alike(share: float) -> None:
+    """Whichever form the share of pairs chooses; several groups of masks, too."""
+    random = np.random.default_rng(6)
+    offsets = neighbour_offsets(3, 1)
+    counted = random.random((2, 8, 40, 48)) < share
+    logits = random.normal(size=(80, 1, 40, 48)).astype(np.float32)
+    index = random.integers(0, 2, 80)
+    sums, numbers = pairwise_sums(
+        torch.from_numpy(logits), torch.from_numpy(counted), torch.from_numpy(index), offsets
+    )
+    for mask in (0, 33, 79):
+        expected = slow_pairwise(logits[mask, 0], counted[index[mask]], offsets)
+        assert float(sums[mask]) == pytest.approx(expected, rel=1e-4)
+        assert float(numbers[mask]) == counted[index[mask]].sum()
 
 
 def test_saturated_logits_cost_no_precision() -> None:

@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as npst
 from pycocotools import mask as coco_mask
 
 from boxdepth.trainer.geometry.resize import aligned_bilinear
+from boxdepth.trainer.model.controller import ParameterMaps
 from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec
 from boxdepth.trainer.predict import (
     DetectionLimits,
@@ -36,7 +37,9 @@ def outputs(bias: float = -1.0, dtype: torch.dtype = torch.float32) -> DenseOutp
         class_logits=tuple((torch.randn(2, 3, *s) + bias).to(dtype) for s in SHAPES),
         ltrb=tuple(30 * torch.rand(2, 4, *s) for s in SHAPES),
         quality_logits=tuple(torch.randn(2, 1, *s).to(dtype) for s in SHAPES),
-        controller=tuple((0.4 * torch.randn(2, SPEC.num_params, *s)).to(dtype) for s in SHAPES),
+        controller=ParameterMaps(
+            maps=tuple((0.4 * torch.randn(2, SPEC.num_params, *s)).to(dtype) for s in SHAPES)
+        ),
         mask_features=torch.randn(2, 8, 8, 12).to(dtype),
     )
 
@@ -63,7 +66,7 @@ def test_a_batch_detects_what_its_images_detect_alone() -> None:
             class_logits=tuple(x[i : i + 1] for x in everything.class_logits),
             ltrb=tuple(x[i : i + 1] for x in everything.ltrb),
             quality_logits=tuple(x[i : i + 1] for x in everything.quality_logits),
-            controller=tuple(x[i : i + 1] for x in everything.controller),
+            controller=everything.controller.of_image(i),
             mask_features=everything.mask_features[i : i + 1],
         )
         (single,) = detect(alone, SIZES[i : i + 1], DetectionLimits())

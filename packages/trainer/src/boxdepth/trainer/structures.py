@@ -7,7 +7,7 @@ of one image, ``m`` boxes of a batch, ``r`` locations of a batch (order: level, 
 """
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
@@ -149,6 +149,20 @@ class MaskGrid:
     """CIE LAB of the means over 4x4 pixels of the image as it is (not of the student's view)."""
 
 
+class DynamicParameters(Protocol):
+    """What the controller predicts, asked at a few locations of all."""
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All that the parameters are made of, for whoever needs them in a graph."""
+
+    def at(self, rows: Int64[Tensor, " p"], level: Int64[Tensor, " p"]) -> Float[Tensor, "p q"]:
+        """The parameters at rows (order: level, image, row, column), each of the given level."""
+
+    def of_image(self, image: int) -> "DynamicParameters":
+        """Those of one image alone."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DenseOutputs:
     """What the network says at every location of p3..p7, and the mask features."""
@@ -158,7 +172,7 @@ class DenseOutputs:
     """Distances to the left, top, right and bottom side, in input pixels, >= 0."""
     quality_logits: tuple[Float[Tensor, "b 1 _ _"], ...]
     """Centre-ness or IoU, by the configured quality."""
-    controller: tuple[Float[Tensor, "b q _ _"], ...]
+    controller: "DynamicParameters"
     mask_features: Float[Tensor, "b c h8 w8"]
     semantic_logits: Float[Tensor, "b cls h8 w8"] | None = None
 

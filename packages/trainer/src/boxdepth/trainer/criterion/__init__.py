@@ -87,6 +87,7 @@ def compute_losses(
     zero that is part of the graph.
 
     Args:
+        rules: `LossRules.begun` leaves out what has no factor yet.
         step: 0-based iteration; the papers' t is step + 1.
         normaliser: mean over ranks.  FCOS terms are divided by means over ranks, mask terms by
             numbers of this rank (condinst.md, section 8, 18).
@@ -122,7 +123,7 @@ def _idle(outputs: DenseOutputs, active: Set[str]) -> Tensor | None:
         ({"box"}, outputs.ltrb),
         ({"quality"}, outputs.quality_logits),
         ({"semantic"}, semantic),
-        (MASK_TERMS, (*outputs.controller, outputs.mask_features)),
+        (MASK_TERMS, (*outputs.controller.tensors, outputs.mask_features)),
     )
     unread = [maps.float().sum() for names, head in readers if not names & active for maps in head]
     return 0 * torch.stack(unread).sum() if unread else None

@@ -136,12 +136,12 @@ def _pairwise_mean(
     samples: MaskSamples, batch: Batch, trusted: TrustedPairs, rules: LossRules
 ) -> Float[Tensor, ""]:
     """One mean over all counted pairs of the samples that learn from boxes."""
-    counted = trusted.pairs[batch.image_index]
     if trusted.term != "consistency" or rules.losses.consistency_region == "box":
-        counted = counted & samples.bitmaps[:, None]
-    sums, numbers = pairwise_sums(
-        samples.logits, counted, samples.box_index, rules.losses.pairs.offsets
-    )
+        counted = trusted.pairs[batch.image_index] & samples.bitmaps[:, None]
+        index = samples.box_index
+    else:
+        counted, index = trusted.pairs, samples.image_index
+    sums, numbers = pairwise_sums(samples.logits, counted, index, rules.losses.pairs.offsets)
     return (sums * samples.by_box).sum() / (numbers * samples.by_box).sum().clamp(min=1)
 
 

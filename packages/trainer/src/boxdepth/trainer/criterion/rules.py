@@ -1,7 +1,8 @@
 """What the criterion can be told, and the factor of each term at a step."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Literal
 
 from torch import Tensor
@@ -10,13 +11,16 @@ from boxdepth.trainer.losses.depth import Reduction
 from boxdepth.trainer.losses.iou import BoxLoss
 from boxdepth.trainer.settings import NonNegative, Settings, Weight
 from boxdepth.trainer.structures import Supervision
-from boxdepth.trainer.targets.pairs import PairRule
+from boxdepth.trainer.targets.pairs import PAIR_TERMS, PairRule
 from boxdepth.trainer.targets.sampling import Sampling
 
 Terms = dict[str, Tensor]
 Normaliser = Callable[[Tensor], Tensor]
 """Mean over all ranks of a number of this rank; the identity without other ranks."""
 Quality = Literal["centerness", "iou"]
+
+_SETTING_OF = {"pseudo_mask": "gamma", "mask_affinity": "mask_affinity"}
+"""Where the weight of a teacher's term stands in its settings."""
 
 
 class Losses(Settings):
@@ -73,10 +77,16 @@ class LossRules:
     quality: Quality = "centerness"
 
     @property
-    def looks_at_pairs(self) -> bool:
-        """Whether some term learns from trusted pairs."""
-        losses = self.losses
-        return self.supervision != "masks" and bool(losses.color or losses.consistency)
+    def pair_terms(self) -> tuple[str, ...]:
+        """The terms that learn from trusted pairs."""
+        if self.supervision == "masks":
+            return ()
+        return tuple(term for term in PAIR_TERMS if getattr(self.losses, term))
+
+    def begun(self, step: int) -> "LossRules":
+        """The same without the terms that weigh nothing yet at a 0-based step."""
+        factors = factors_at(self, step)
+        return _without(self, frozenset(name for name, factor in factors.items() if not factor))
 
 
 def factors_at(rules: LossRules, step: int) -> dict[str, float]:
@@ -104,6 +114,16 @@ def factors_at(rules: LossRules, step: int) -> dict[str, float]:
         "consistency": losses.consistency * consistency,
         **{name: weight * taught for name, weight in pseudo.weights().items()},
     }
+
+
+@lru_cache(maxsize=8)
+def _without(rules: LossRules, terms: frozenset[str]) -> LossRules:
+    """The same with these terms switched off."""
+    losses = {name: 0.0 for name in terms if name in Losses.model_fields}
+    pseudo = {_SETTING_OF[name]: 0.0 for name in terms if name in _SETTING_OF}
+    return replace(
+        rules, losses=rules.losses.changed(**losses), pseudo=rules.pseudo.changed(**pseudo)
+    )
 
 
 def _ramp(t: int, iterations: int) -> float:

@@ -16,6 +16,9 @@ NORMS: tuple[type[nn.Module], ...] = (
     nn.modules.instancenorm._InstanceNorm,
 )
 
+FUSED_DEVICES = {"cpu", "cuda"}
+"""On which torch updates all parameters in one kernel."""
+
 
 class Optimizer(Settings):
     """Which optimiser, and what it does to whom."""
@@ -72,15 +75,17 @@ def make_optimizer(
     learning_rate: float,
     momentum: float,
 ) -> torch.optim.Optimizer:
-    """SGD with momentum, or AdamW with its usual betas."""
+    """SGD with momentum, or AdamW with its usual betas; one kernel for all where there is one."""
     options = [
         {"params": list(group.parameters), "weight_decay": group.weight_decay}
         for group in groups
         if group.parameters
     ]
+    devices = {p.device.type for group in groups for p in group.parameters}
+    fused = devices <= FUSED_DEVICES
     if name == "sgd":
-        return torch.optim.SGD(options, lr=learning_rate, momentum=momentum)
-    return torch.optim.AdamW(options, lr=learning_rate)
+        return torch.optim.SGD(options, lr=learning_rate, momentum=momentum, fused=fused)
+    return torch.optim.AdamW(options, lr=learning_rate, fused=fused)
 
 
 def optimizer_of(

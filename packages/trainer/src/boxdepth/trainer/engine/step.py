@@ -14,7 +14,7 @@ from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec, mask_outputs
 from boxdepth.trainer.structures import Batch, DenseOutputs, LossTerms
 from boxdepth.trainer.targets.assign import Assignment, assign_targets
 from boxdepth.trainer.targets.mask_grid import mask_grid
-from boxdepth.trainer.targets.pairs import trusted_pairs
+from boxdepth.trainer.targets.pairs import PAIR_TERMS, trusted_pairs
 from boxdepth.trainer.targets.sampling import select_positives
 
 
@@ -41,10 +41,12 @@ def step_losses(
     """Loss terms of one batch, with gradient to the network's parameters.
 
     Args:
-        watching: look at the health of the run, too; a device is waited for.
+        watching: look at the health of the run, and at the terms that weigh nothing yet, too; a
+            device is waited for.
     """
     outputs = _forward(network, batch, rules)
-    terms, sampling = rules.losses, rules.losses.losses.sampling
+    terms = rules.losses if watching else rules.losses.begun(step)
+    sampling = terms.losses.sampling
     targets = assign_targets(
         batch.ground_truth,
         outputs.level_shapes,
@@ -55,7 +57,8 @@ def step_losses(
     masks = mask_outputs(outputs.mask_features, positives, rules.mask_head)
     student = StudentPass(outputs=outputs, targets=targets, positives=positives, masks=masks)
     grid = mask_grid(batch)
-    pairs = trusted_pairs(grid, terms.losses.pairs) if terms.looks_at_pairs else ()
+    pair_terms = PAIR_TERMS if watching and terms.pair_terms else terms.pair_terms
+    pairs = trusted_pairs(grid, terms.losses.pairs, pair_terms)
     pseudo = teacher.masks(batch, grid, step) if teacher is not None else None
     learns = MaskTargets(grid=grid, sources=pairs, pseudo=() if pseudo is None else (pseudo,))
     values = compute_losses(

@@ -63,7 +63,7 @@ def learn_step(
     leaves weights, teacher, momentum and running statistics as they were.
 
     Args:
-        watching: report the run's health, too.
+        watching: report the run's health and the terms that weigh nothing yet, too.
     """
     torch.manual_seed(_step_seed(learner.seed, learner.rank, step))
     set_learning_rate(learner.optimizer, learner.learning_rate.at(step))
@@ -118,7 +118,8 @@ def _backward(learner: Learner, step: int, passes: Sequence[Batch], *, watching:
             total = terms.total()
             scaled: Tensor = learner.scaler.scale(total / len(passes))
             scaled.backward()  # type: ignore[no-untyped-call]
-        _add(done.losses, {**terms.values, "total": total}, weight=1.0)
+        active = {name: value for name, value in terms.values.items() if terms.factors[name]}
+        _add(done.losses, {**active, "total": total}, weight=1.0)
         _add(done.numbers, _numbers(terms, total), weight=1 / len(passes))
     return done
 

@@ -2,10 +2,10 @@
 
 ell(p, q) = -log(m_p m_q + (1 - m_p)(1 - m_q)) with m = sigmoid(z), which equals
 softplus(z_p) + softplus(z_q) - softplus(z_p + z_q).  Three things make it cheap: ell is symmetric,
-so that two opposite neighbours are one pair with the sum of their weights; on a CPU only the pairs
-that count are looked at, which are a few percent (an accelerator would have to wait for their
-number: there all are, shift by shift); and the gradient sigmoid(z_p) - sigmoid(z_p + z_q) comes
-with the value, so that the backward pass is one product.
+so that two opposite neighbours are one pair with the sum of their weights; where few pairs count,
+only those are looked at, else all, shift by shift (always on an accelerator, which would have to
+wait for their number); and the gradient sigmoid(z_p) - sigmoid(z_p + z_q) comes with the value, so
+that the backward pass is one product.
 """
 
 from collections.abc import Sequence
@@ -18,6 +18,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from boxdepth.trainer.geometry.neighbours import Offset, overlap
+
+FEW = 0.08
+"""Share of the pairs up to which a list of them is faster than looking at all (tests/bench)."""
+
+CELLS_AT_ONCE = 1 << 16
+"""Cells of the masks whose pairs are looked at together on a CPU: what its caches hold."""
+
+LARGE = 80.0
+"""exp(-80) still has the full precision of fp32; what is denormal (from 88 on) takes ten times longer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,20 +50,30 @@ def pairwise_sums(
     """(sum of ell over the counted pairs, number of counted pairs) of every mask.
 
     Args:
-        counted: per box, the (cell, neighbour) pairs that count.  One that points out of the map
-            adds 0 to the sum but one to the number.
-        box_index: box of each mask.
+        counted: per box (or image), the (cell, neighbour) pairs that count.  One that points out
+            of the map adds 0 to the sum but one to the number.
+        box_index: box (or image) of each mask.
         offsets: the neighbours of ``counted``, in order.
     """
     numbers = counted.flatten(1).sum(dim=1)[box_index].to(logits.dtype)
-    if logits.device.type == "cpu":
-        pairs = pairs_of_masks(counted, box_index, offsets)
-        sums: Tensor = _SumsOverList.apply(
-            logits, pairs.mask, pairs.first, pairs.second, pairs.weight.to(logits.dtype)
-        )
-    else:
-        sums = sums_over_shifts(logits, counted, box_index, offsets)
-    return sums, numbers
+    pairs_of_a_mask = counted[0].numel() if len(counted) else 0
+    few = logits.device.type == "cpu" and bool(numbers.sum() <= FEW * len(logits) * pairs_of_a_mask)
+    form = sums_over_list if few else sums_over_shifts
+    return form(logits, counted, box_index, offsets), numbers
+
+
+def sums_over_list(
+    logits: Float[Tensor, "p 1 hm wm"],
+    counted: Bool[Tensor, "m k hm wm"],
+    box_index: Int64[Tensor, " p"],
+    offsets: Sequence[Offset],
+) -> Float[Tensor, " p"]:
+    """Sum of ell over the counted pairs of every mask, which are listed first."""
+    pairs = pairs_of_masks(counted, box_index, offsets)
+    sums: Tensor = _SumsOverList.apply(
+        logits, pairs.mask, pairs.first, pairs.second, pairs.weight.to(logits.dtype)
+    )
+    return sums
 
 
 def sums_over_shifts(
@@ -71,14 +90,17 @@ def sums_over_shifts(
 
 def disagreement(z: Tensor, other: Tensor) -> Tensor:
     """ell of two logits, without cancellation for saturated ones."""
-    opposite = (z < 0) != (other < 0)
-    smaller = torch.minimum(z.abs(), other.abs())
-    return torch.where(opposite, smaller, 0) + _tail(z) + _tail(other) - _tail(z + other)
+    return _of_opposite(z, other) + _tail(z) + _tail(other) - _tail(z + other)
+
+
+def _of_opposite(z: Tensor, other: Tensor) -> Tensor:
+    """max(z, 0) + max(other, 0) - max(z + other, 0): the smaller of two opposite logits, else 0."""
+    return torch.maximum(torch.minimum(z, -other), torch.minimum(-z, other)).clamp_(min=0)
 
 
 def _tail(z: Tensor) -> Tensor:
-    """softplus(z) - max(z, 0)."""
-    return torch.log1p(torch.exp(-z.abs()))
+    """softplus(z) - max(z, 0).  Beyond 80 it is 0, and no number so small that CPUs stumble."""
+    return z.abs().clamp_(max=LARGE).neg_().exp_().log1p_()
 
 
 def pairs_of_masks(
@@ -146,7 +168,7 @@ class _SumsOverList(torch.autograd.Function):
 
 
 class _SumsOverShifts(torch.autograd.Function):
-    """The same over all cells and one shift after the other."""
+    """The same over all cells and one shift after the other, some masks at a time on a CPU."""
 
     @staticmethod
     def forward(
@@ -156,19 +178,23 @@ class _SumsOverShifts(torch.autograd.Function):
         box_index: Tensor,
         offsets: tuple[Offset, ...],
     ) -> Tensor:
-        maps = logits[:, 0]
-        scores = maps.sigmoid()
         sums = logits.new_zeros(len(logits))
-        gradient = torch.zeros_like(maps)
-        for number, offset in enumerate(offsets):
-            here, there = overlap(maps.shape[1], maps.shape[2], offset)
-            weight = weights[:, number, *here][box_index].to(logits.dtype)
-            z, other = maps[:, *here], maps[:, *there]
-            sums += (weight * disagreement(z, other)).sum(dim=(1, 2))
-            both = (z + other).sigmoid_()
-            gradient[:, *here] += weight * (scores[:, *here] - both)
-            gradient[:, *there] += weight * (scores[:, *there] - both)
-        ctx.save_for_backward(gradient[:, None])
+        gradient = torch.zeros_like(logits[:, 0]) if ctx.needs_input_grad[0] else None
+        together = len(logits)
+        if logits.device.type == "cpu":
+            together = max(CELLS_AT_ONCE // max(logits[0].numel(), 1), 1) if together else 1
+        for first in range(0, len(logits), together):
+            part = slice(first, first + together)
+            _add_shifts(
+                logits[part, 0],
+                weights,
+                box_index[part],
+                offsets,
+                sums[part],
+                None if gradient is None else gradient[part],
+            )
+        if gradient is not None:
+            ctx.save_for_backward(gradient[:, None])
         return sums
 
     @staticmethod
@@ -176,3 +202,27 @@ class _SumsOverShifts(torch.autograd.Function):
     def backward(ctx: Any, grad_sums: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * grad_sums[:, None, None, None], None, None, None
+
+
+def _add_shifts(
+    maps: Float[Tensor, "p hm wm"],
+    weights: UInt8[Tensor, "m half hm wm"],
+    box_index: Int64[Tensor, " p"],
+    offsets: tuple[Offset, ...],
+    sums: Float[Tensor, " p"],
+    gradient: Float[Tensor, "p hm wm"] | None,
+) -> None:
+    """Add to the masks' sums, and to their gradient where one is wanted."""
+    scores, tails = maps.sigmoid(), _tail(maps)
+    for number, offset in enumerate(offsets):
+        here, there = overlap(maps.shape[1], maps.shape[2], offset)
+        weight = weights[:, number, *here][box_index].to(maps.dtype)
+        z, other = maps[:, *here], maps[:, *there]
+        both = z + other
+        loss = _of_opposite(z, other).add_(tails[:, *here]).add_(tails[:, *there])
+        loss.sub_(_tail(both)).mul_(weight)
+        sums += loss.sum(dim=(1, 2))
+        if gradient is not None:
+            both.sigmoid_()
+            gradient[:, *here] += weight * (scores[:, *here] - both)
+            gradient[:, *there] += weight.mul_(both.neg_().add_(scores[:, *there]))

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
+from boxdepth.trainer.model.controller import ParametersOnDemand
 from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec
 from boxdepth.trainer.model.fcos_head import FcosHead
 from boxdepth.trainer.model.fpn import FeaturePyramid
@@ -95,7 +96,11 @@ class CondInst(nn.Module):
             class_logits=head.class_logits,
             ltrb=head.ltrb,
             quality_logits=head.quality_logits,
-            controller=tuple(self.controller(x) for x in head.box_features),
+            controller=ParametersOnDemand(
+                features=head.box_features,
+                weight=self.controller.weight,
+                bias=self.controller.bias,  # type: ignore[arg-type]
+            ),
             mask_features=self.mask_branch(levels),
             semantic_logits=semantic,
         )
@@ -119,11 +124,3 @@ class CondInst(nn.Module):
         weight = self.mask_branch.refine[0][0].weight  # type: ignore[index]
         channels_last = weight.is_contiguous(memory_format=torch.channels_last)
         return torch.channels_last if channels_last else torch.contiguous_format
-
-
-def make_controller(channels: int, spec: MaskHeadSpec) -> nn.Conv2d:
-    """3x3 on the box tower that predicts the mask head's weights; N(0, 0.01), bias 0."""
-    conv = nn.Conv2d(channels, spec.num_params, 3, padding=1)
-    nn.init.normal_(conv.weight, std=0.01)
-    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
-    return conv

@@ -50,14 +50,18 @@ def _detect(
     found = torch.cat([passed.flatten() for _, passed in pairs]).nonzero()[:, 0]
     scores = torch.cat([scores.flatten() for scores, _ in pairs])[found].sqrt()
     label, row = _unravelled(found, [tuple(scores.shape) for scores, _ in pairs])
-    everything = _at_rows(outputs, image, row, frame=frame, label=label, score=scores)
-    keep = _nms_by_class(everything, limits.nms_iou)
-    return chosen_rows(everything, keep[: limits.max_detections])
+    boxes = _boxes_at(outputs, image, row)
+    kept = _nms_by_class(boxes, scores, label, limits.nms_iou)[: limits.max_detections]
+    return _at_rows(outputs, image, row[kept], frame=frame, label=label[kept], score=scores[kept])
 
 
-def _nms_by_class(found: Detections, iou: float) -> Int64[Tensor, " k"]:
+def _nms_by_class(
+    boxes: Float[Tensor, "d 4"],
+    scores: Float[Tensor, " d"],
+    labels: Int64[Tensor, " d"],
+    iou: float,
+) -> Int64[Tensor, " k"]:
     """Rows that survive, in decreasing order of score."""
-    boxes, scores, labels = found.boxes_xyxy, found.scores, found.labels
     if boxes.device.type == "cpu" or not len(scores):
         kept: Tensor = batched_nms(boxes, scores, labels, iou)
     else:  # torchvision's own trick, classes far apart, but without its copies from the host
@@ -107,23 +111,33 @@ def _at_rows(
     score: Float[Tensor, " d"],
 ) -> Detections:
     """What one image predicts at locations, counted through all levels."""
-    locations, levels = pyramid_locations(
-        outputs.level_shapes, strides=FPN_STRIDES, device=row.device
-    )
-    location, level = locations[row], levels[row]
-    ltrb, params = (
-        gather_rows([x[image : image + 1] for x in maps], row, level).float()
-        for maps in (outputs.ltrb, outputs.controller)
-    )
+    location, level = _locations(outputs, row)
     return Detections(
-        boxes_xyxy=ltrb_to_boxes(location, ltrb),
+        boxes_xyxy=_boxes_at(outputs, image, row),
         scores=score,
         labels=label,
         location_xy=location,
         level=level,
-        params=params,
+        params=outputs.controller.of_image(image).at(row, level).float(),
         size=frame,
     )
+
+
+def _boxes_at(outputs: DenseOutputs, image: int, row: Int64[Tensor, " d"]) -> Float[Tensor, "d 4"]:
+    """The boxes that one image predicts at locations."""
+    location, level = _locations(outputs, row)
+    ltrb = gather_rows([x[image : image + 1] for x in outputs.ltrb], row, level).float()
+    return ltrb_to_boxes(location, ltrb)
+
+
+def _locations(
+    outputs: DenseOutputs, row: Int64[Tensor, " d"]
+) -> tuple[Float[Tensor, "d 2"], Int64[Tensor, " d"]]:
+    """(location in pixels of the network's input, level) of locations of one image."""
+    locations, levels = pyramid_locations(
+        outputs.level_shapes, strides=FPN_STRIDES, device=row.device
+    )
+    return locations[row], levels[row]
 
 
 def chosen_rows(found: Detections, rows: Tensor) -> Detections:

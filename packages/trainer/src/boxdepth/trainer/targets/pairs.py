@@ -3,6 +3,8 @@
 No gradient flows from here.  Everything is computed once per image, never per box.
 """
 
+from collections.abc import Container
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -10,6 +12,9 @@ from torch import Tensor
 from boxdepth.trainer.geometry.neighbours import Offset, neighbour_offsets, shifted
 from boxdepth.trainer.settings import Fraction, Positive, Scale, Settings
 from boxdepth.trainer.structures import MaskGrid, TrustedPairs
+
+PAIR_TERMS = ("color", "consistency")
+"""The loss terms that learn from pairs."""
 
 
 class PairRule(Settings):
@@ -30,9 +35,15 @@ class PairRule(Settings):
         return neighbour_offsets(self.kernel_size, self.dilation)
 
 
-def trusted_pairs(grid: MaskGrid, rule: PairRule) -> tuple[TrustedPairs, ...]:
-    """The pairs of every source.  A further source is a further entry with a term of its own."""
-    return (color_pairs(grid, rule), depth_pairs(grid, rule))
+def trusted_pairs(
+    grid: MaskGrid, rule: PairRule, terms: Container[str] = PAIR_TERMS
+) -> tuple[TrustedPairs, ...]:
+    """The pairs of every source that one of the terms learns from.
+
+    A further source is a further entry with a term of its own.
+    """
+    sources = {"color": color_pairs, "consistency": depth_pairs}
+    return tuple(source(grid, rule) for term, source in sources.items() if term in terms)
 
 
 @torch.no_grad()

@@ -58,7 +58,7 @@ def select_positives(
         level=targets.level[rows],
         box_index=targets.box_index[rows],
         image_index=targets.image_index[rows],
-        params=gather_rows(outputs.controller, rows, targets.level[rows]),
+        params=outputs.controller.at(rows, targets.level[rows]),
         counts=counts,
     )
 
