@@ -34,6 +34,7 @@ TINY = (
     "model.mask_branch.out_channels=4",
     "data.augmentation.short_sides=[80, 96]",
     "data.augmentation.max_size=128",
+    "data.augmentation.resize=pillow",
     "data.batch_size=3",
     "data.workers=0",
     "data.bottom_rows_removed=4",

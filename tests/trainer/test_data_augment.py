@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from boxdepth.trainer.data.augment import (
     Geometry,
@@ -14,8 +15,11 @@ from boxdepth.trainer.data.augment import (
     transform_boxes,
     transform_image,
     transform_inverse_depth,
+    transform_pixels,
 )
-from boxdepth.trainer.data.rules import Augmentation
+from boxdepth.trainer.data.rules import Augmentation, Resize
+
+RESIZES: tuple[Resize, ...] = ("fast", "pillow")
 
 SIDES = st.integers(1, 2000)
 
@@ -121,3 +125,29 @@ def test_what_is_drawn_depends_on_seed_epoch_and_index_and_on_nothing_else() -> 
     assert first != [draw(0, 4, index) for index in range(50)]
     assert first != [draw(1, 3, index) for index in range(50)]
     assert len({(g.new_size, g.flip) for g in first}) == 6
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("new_size", [(48, 64), (200, 173), (61, 90), (97, 131)])
+def test_the_fast_resize_is_pillows_but_for_a_level_here_and_there(
+    new_size: tuple[int, int], flip: bool
+) -> None:
+    random = np.random.default_rng(0)
+    coarse = Image.fromarray(random.integers(0, 256, (20, 30, 3), dtype=np.uint8))
+    image = np.array(coarse.resize((131, 97)))
+    image[::7, ::5] = random.integers(0, 256, 3)
+    moved = Geometry(old_size=(97, 131), new_size=new_size, flip=flip)
+    fast, pillow = (transform_pixels(image, moved, resize).numpy() for resize in RESIZES)
+    np.testing.assert_array_equal(pillow, transform_image(image, moved).transpose(2, 0, 1))
+    difference = np.abs(fast.astype(int) - pillow.astype(int))
+    assert difference.max() <= 1
+    assert (difference > 0).mean() <= 1e-2
+
+
+def test_a_resize_leaves_the_stored_pixels_alone() -> None:
+    image = np.full((8, 8, 3), 7, np.uint8)
+    image.flags.writeable = False
+    same = Geometry(old_size=(8, 8), new_size=(8, 8), flip=False)
+    for resize in RESIZES:
+        transform_pixels(image, same, resize).zero_()
+        assert (image == 7).all()

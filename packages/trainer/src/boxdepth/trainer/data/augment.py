@@ -7,10 +7,13 @@ ranks can't change it.
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float32, UInt8
 from PIL import Image
+from torch import Tensor
 
-from boxdepth.trainer.data.rules import Augmentation
+from boxdepth.trainer.data.rules import Augmentation, Resize
 
 AUGMENTATION_STREAM = 2
 """Keeps these random numbers apart from those of the sample order."""
@@ -63,6 +66,22 @@ def transform_image(
         resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
         image = np.asarray(resized)
     return image[:, ::-1] if geometry.flip else image
+
+
+def transform_pixels(
+    image: UInt8[np.ndarray, "h w 3"], geometry: Geometry, resize: Resize
+) -> UInt8[Tensor, "3 hn wn"]:
+    """`transform_image` with the channels in front, by Pillow or by torch's kernel for bytes.
+
+    That kernel is antialiased too and starts no thread of its own.
+    """
+    if resize == "pillow":
+        return torch.from_numpy(np.array(transform_image(image, geometry).transpose(2, 0, 1)))
+    pixels = torch.from_numpy(np.require(image, requirements="W")).permute(2, 0, 1)
+    if image.shape[:2] != geometry.new_size:
+        size = list(geometry.new_size)
+        pixels = F.interpolate(pixels[None], size=size, mode="bilinear", antialias=True)[0]
+    return pixels.flip(2) if geometry.flip else pixels.contiguous()
 
 
 def transform_inverse_depth(

@@ -17,8 +17,8 @@ from boxdepth.trainer.data.augment import (
     mask_center,
     sample_mask,
     transform_boxes,
-    transform_image,
     transform_inverse_depth,
+    transform_pixels,
 )
 from boxdepth.trainer.data.color import recolored
 from boxdepth.trainer.data.rules import Data
@@ -116,13 +116,14 @@ class TrainingSet:
         boxes_xyxy = transform_boxes(boxes.xyxy[used], geometry)
         supervision = self._masks(row, boxes, used, boxes_xyxy, geometry)
         new_height = geometry.new_size[0]
-        image = transform_image(store.image(row), geometry)
+        image = transform_pixels(store.image(row), geometry, augmentation.resize)
         student_image = None
         if augmentation.color != "none":
-            seen = recolored(image, augmentation.color, seed=self._seed, epoch=epoch, index=index)
+            clean = image.permute(1, 2, 0).numpy()
+            seen = recolored(clean, augmentation.color, seed=self._seed, epoch=epoch, index=index)
             student_image = _tensor(seen.transpose(2, 0, 1))
         return Sample(
-            image=_tensor(image.transpose(2, 0, 1)),
+            image=image,
             student_image=student_image,
             inverse_depth=_tensor(transform_inverse_depth(self._depth(row), geometry)[None]),
             depth_valid=bool(store.depth_valid[row]),

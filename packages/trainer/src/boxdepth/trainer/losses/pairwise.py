@@ -26,7 +26,7 @@ CELLS_AT_ONCE = 1 << 16
 """Cells of the masks whose pairs are looked at together on a CPU: what its caches hold."""
 
 LARGE = 80.0
-"""exp(-80) still has the full precision of fp32; what is denormal (from 88 on) takes ten times longer."""
+"""exp(-80) has its full precision; below exp(-87) numbers are denormal, and ten times as slow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
