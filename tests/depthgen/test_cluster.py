@@ -10,17 +10,19 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
 from boxdepth.depthgen.datasets.coco import read_coco
+from boxdepth.depthgen.datasets.records import OnBad
 from boxdepth.depthgen.generate import Job, generate
 from boxdepth.depthgen.generate.cluster import Cluster
 from boxdepth.depthgen.models import find_model
 from boxdepth.depthgen.predictor import Predictor, load_predictor
-from boxdepth.depthgen.store import ConfigError, verify_store
+from boxdepth.depthgen.store import ConfigError, DataError, open_store, verify_store
 
-from .conftest import tree
+from .conftest import encode, tree
 
 pytest.importorskip("distributed")
 pytestmark = [
@@ -115,6 +117,49 @@ def test_a_killed_worker_changes_nothing(job: Job) -> None:
     assert victims
     assert verify_store(job.store, deep=True).problems == ()
     assert tree(Path(job.store)) == _whole(job)
+
+
+_DEADLY = """
+import os, signal
+import numpy as np
+
+KIND = "inverse"
+
+
+class Model:
+    def predict(self, images):
+        if any(not image.any() for image in images):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return [image[..., 0].astype(np.float32) for image in images]
+
+
+def load(folder, *, device):
+    return Model()
+"""
+
+
+def test_a_unit_that_kills_its_workers_is_named_and_left_out(
+    coco_root: Callable[..., Path], tmp_path: Path
+) -> None:
+    """One black image kills whoever looks at it: its unit of two is given up, the rest stays."""
+    root, module, folder = coco_root(6), tmp_path / "deadly.py", tmp_path / "weights"
+    module.write_text(_DEADLY)
+    folder.mkdir()
+    (folder / "weights.pt").write_bytes(b"")
+    black = root / "coco" / "train2017" / f"{3:012d}.jpg"
+    black.write_bytes(encode(np.zeros((48, 64, 3), np.uint8), "JPEG"))
+    job = Job(
+        dataset=read_coco(root, split="train2017"),
+        predictor=load_predictor(find_model(f"adapter:{module}:{folder}"), device="cpu"),
+        store=tmp_path / "s.zarr", grid=(20, 24), unit=2, batch_size=1,
+    )  # fmt: skip
+    with pytest.raises(DataError, match=rf"unit 1 killed 3 workers .* 4 \('{black.name}'\)"):
+        generate(job, cluster=Cluster(jobs=1))
+    summary = generate(replace(job, on_bad=OnBad.skip), cluster=Cluster(jobs=1))
+    assert summary.skipped == dict.fromkeys((3, 4), "its unit 1 killed 3 workers")
+    store = open_store(tmp_path / "s.zarr")
+    assert store.image_ids.tolist() == [1, 2, 5, 6]
+    assert verify_store(tmp_path / "s.zarr", deep=True).problems == ()
 
 
 def test_an_interrupted_client_goes_on_to_the_same_bytes(job: Job) -> None:

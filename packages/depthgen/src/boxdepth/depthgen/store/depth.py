@@ -69,8 +69,11 @@ def normalised_inverse_depth(
     full = np.float32(255)
     if info.kind != "metric":
         # The writer spans all levels, so the integers are min-max normalised already.
-        stretched = q * (full / np.float32((1 << info.bits) - 1))
-        np.minimum(stretched, full, out=stretched)
+        levels = np.float32((1 << info.bits) - 1)
+        step = full / levels
+        stretched = np.multiply(q, step, dtype=np.float32)
+        if levels * step > full:  # by its last bit, for some numbers of bits
+            np.minimum(stretched, full, out=stretched)
         return stretched if info.sign == "near_is_large" else full - stretched
     metres = q.astype(np.float32) * np.float32(scale) + np.float32(offset)
     values = np.float32(1) / (np.float32(1) + np.maximum(metres, np.float32(0)))
