@@ -71,7 +71,7 @@ def normalised_inverse_depth(
         # The writer spans all levels, so the integers are min-max normalised already.
         levels = np.float32((1 << info.bits) - 1)
         step = full / levels
-        stretched = np.multiply(q, step, dtype=np.float32)
+        stretched: Float32[np.ndarray, "rows columns"] = np.multiply(q, step, dtype=np.float32)
         if levels * step > full:  # by its last bit, for some numbers of bits
             np.minimum(stretched, full, out=stretched)
         return stretched if info.sign == "near_is_large" else full - stretched
