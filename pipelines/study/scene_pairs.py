@@ -7,7 +7,8 @@ from jaxtyping import Bool, Float32, UInt8
 from boxdepth.depthgen.datasets.sample.pairs import PairCounts, count_pairs
 from boxdepth.trainer.geometry.resize import pooled
 from boxdepth.trainer.targets.mask_grid import lab_of_cells
-from boxdepth.trainer.targets.pairs import PairRule, agreeing, similarity
+from boxdepth.trainer.targets.pairs import agreeing, similarity
+from boxdepth.trainer.targets.rules import PairRule
 
 RULE = PairRule()
 

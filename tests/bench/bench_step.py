@@ -28,13 +28,8 @@ from torch import Tensor
 
 from boxdepth.trainer import config
 from boxdepth.trainer.build import build_model
-from boxdepth.trainer.criterion import (
-    Losses,
-    LossRules,
-    MaskTargets,
-    StudentPass,
-    compute_losses,
-)
+from boxdepth.trainer.criterion.rules import Losses, LossRules
+from boxdepth.trainer.criterion.terms import MaskTargets, StudentPass, compute_losses
 from boxdepth.trainer.geometry.boxes import raster_centers
 from boxdepth.trainer.geometry.grid import cell_locations
 from boxdepth.trainer.geometry.resize import aligned_bilinear
@@ -42,12 +37,15 @@ from boxdepth.trainer.model.condinst import CondInst
 from boxdepth.trainer.model.controller import ParametersOnDemand
 from boxdepth.trainer.model.dynamic_mask_head import mask_outputs, split_params
 from boxdepth.trainer.model.weights import load_adelaidet
-from boxdepth.trainer.predict import DetectionLimits, detect, predict_masks
+from boxdepth.trainer.predict.detections import detect
+from boxdepth.trainer.predict.masks import predict_masks
+from boxdepth.trainer.predict.rules import DetectionLimits
 from boxdepth.trainer.structures import Batch, DenseOutputs, Positives, Targets
-from boxdepth.trainer.targets.assign import Assignment, assign_targets
+from boxdepth.trainer.targets.assign import assign_targets
 from boxdepth.trainer.targets.mask_grid import lab_of_cells, mask_grid
-from boxdepth.trainer.targets.pairs import PairRule, trusted_pairs
-from boxdepth.trainer.targets.sampling import Sampling, select_positives
+from boxdepth.trainer.targets.pairs import trusted_pairs
+from boxdepth.trainer.targets.rules import Assignment, PairRule, Sampling
+from boxdepth.trainer.targets.sampling import select_positives
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 STEP = 20_000

@@ -8,14 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from boxdepth.trainer.criterion import (
-    Losses,
-    LossRules,
-    MaskTargets,
-    PseudoTerms,
-    StudentPass,
-    compute_losses,
-)
+from boxdepth.trainer.criterion.rules import Losses, LossRules, PseudoTerms
+from boxdepth.trainer.criterion.terms import MaskTargets, StudentPass, compute_losses
 from boxdepth.trainer.distill.box_teacher import assign_greedily
 from boxdepth.trainer.distill.ema import teacher_momentum
 from boxdepth.trainer.geometry.lab import rgb_to_lab

@@ -10,19 +10,15 @@ from pycocotools import mask as coco_mask
 from tests.parity.conftest import centers_within
 from torch import Tensor
 
-from boxdepth.trainer.criterion import (
-    Losses,
-    LossRules,
-    MaskTargets,
-    StudentPass,
-    compute_losses,
-)
+from boxdepth.trainer.criterion.rules import Losses, LossRules
+from boxdepth.trainer.criterion.terms import MaskTargets, StudentPass, compute_losses
 from boxdepth.trainer.geometry.grid import pyramid_locations
 from boxdepth.trainer.geometry.levels import gather_rows
 from boxdepth.trainer.losses.focal import sigmoid_focal_sum
 from boxdepth.trainer.losses.iou import smoothed_ious
 from boxdepth.trainer.model.controller import ParameterMaps
-from boxdepth.trainer.predict import DetectionLimits, detect
+from boxdepth.trainer.predict.detections import detect
+from boxdepth.trainer.predict.rules import DetectionLimits
 from boxdepth.trainer.structures import (
     FPN_STRIDES,
     Batch,
@@ -33,13 +29,9 @@ from boxdepth.trainer.structures import (
     Positives,
     Targets,
 )
-from boxdepth.trainer.targets.assign import (
-    Assignment,
-    assign_targets,
-    centerness,
-    regression_targets,
-)
+from boxdepth.trainer.targets.assign import assign_targets, centerness, regression_targets
 from boxdepth.trainer.targets.mask_grid import mask_grid
+from boxdepth.trainer.targets.rules import Assignment
 
 LEVELS = ("p3", "p4", "p5", "p6", "p7")
 CLASSES = 5

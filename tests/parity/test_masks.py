@@ -21,7 +21,8 @@ from boxdepth.trainer.model import dynamic_mask_head
 from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec, mask_outputs
 from boxdepth.trainer.structures import MaskGrid, Positives
 from boxdepth.trainer.targets.mask_grid import lab_of_cells
-from boxdepth.trainer.targets.pairs import PairRule, color_pairs, similarity
+from boxdepth.trainer.targets.pairs import color_pairs, similarity
+from boxdepth.trainer.targets.rules import PairRule
 
 SPECS = {
     "boxinst": MaskHeadSpec(features=16, depth="off"),

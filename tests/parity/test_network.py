@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from boxdepth.trainer.criterion import semantic_labels
+from boxdepth.trainer.criterion.detection import semantic_labels
 from boxdepth.trainer.geometry.resize import aligned_bilinear
 from boxdepth.trainer.losses.focal import sigmoid_focal_sum
 from boxdepth.trainer.structures import FPN_STRIDES

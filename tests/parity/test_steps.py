@@ -12,29 +12,22 @@ from pycocotools import mask as coco_mask
 from tests.parity.conftest import centers_within
 from torch import Tensor
 
-from boxdepth.trainer.criterion import (
-    Losses,
-    LossRules,
-    MaskTargets,
-    StudentPass,
-    compute_losses,
-    semantic_labels,
-)
+from boxdepth.trainer.criterion.detection import semantic_labels
+from boxdepth.trainer.criterion.rules import Losses, LossRules
+from boxdepth.trainer.criterion.terms import MaskTargets, StudentPass, compute_losses
 from boxdepth.trainer.engine.optim import make_optimizer, parameter_groups
 from boxdepth.trainer.geometry.boxes import box_bitmaps
 from boxdepth.trainer.model.condinst import CondInst
 from boxdepth.trainer.model.dynamic_mask_head import mask_outputs
-from boxdepth.trainer.predict import (
-    DetectionLimits,
-    detect,
-    mask_probabilities,
-    predict_masks,
-)
+from boxdepth.trainer.predict.detections import detect
+from boxdepth.trainer.predict.masks import mask_probabilities, predict_masks
+from boxdepth.trainer.predict.rules import DetectionLimits
 from boxdepth.trainer.structures import Batch, LossTerms, Positives
-from boxdepth.trainer.targets.assign import Assignment, assign_targets
+from boxdepth.trainer.targets.assign import assign_targets
 from boxdepth.trainer.targets.mask_grid import mask_grid
-from boxdepth.trainer.targets.pairs import PairRule, trusted_pairs
-from boxdepth.trainer.targets.sampling import Sampling, select_positives
+from boxdepth.trainer.targets.pairs import trusted_pairs
+from boxdepth.trainer.targets.rules import Assignment, PairRule, Sampling
+from boxdepth.trainer.targets.sampling import select_positives
 
 CLASSES = 5
 STEP = 4999

@@ -11,7 +11,8 @@ from boxdepth.trainer.geometry.resize import pooled, subsampled
 from boxdepth.trainer.structures import MaskGrid
 from boxdepth.trainer.targets import pairs as pairs_module
 from boxdepth.trainer.targets.mask_grid import lab_of_cells
-from boxdepth.trainer.targets.pairs import PairRule, similarity
+from boxdepth.trainer.targets.pairs import similarity
+from boxdepth.trainer.targets.rules import PairRule
 
 DEPTH = torch.tensor([[10, 10, 11, 14, 200], [10, 12, 11, 14, 200], [9, 10, 11, 20, 200.0]])
 EVERYWHERE = torch.ones(1, 3, 5, dtype=torch.bool)

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from boxdepth.trainer.geometry.levels import flatten_levels, gather_rows
 from boxdepth.trainer.model.controller import ParameterMaps, ParametersOnDemand
 from boxdepth.trainer.structures import DenseOutputs, GroundTruth, Targets
-from boxdepth.trainer.targets.assign import Assignment, assign_targets, centerness
-from boxdepth.trainer.targets.sampling import Sampling, best_of_each_box, select_positives
+from boxdepth.trainer.targets.assign import assign_targets, centerness
+from boxdepth.trainer.targets.rules import Assignment, Sampling
+from boxdepth.trainer.targets.sampling import best_of_each_box, select_positives
 
 SHAPES = [(8, 12), (4, 6), (2, 3), (1, 2), (1, 1)]
 

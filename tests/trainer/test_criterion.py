@@ -8,23 +8,17 @@ import torch
 from torch import Tensor
 
 from boxdepth.trainer import assemble, config
-from boxdepth.trainer.criterion import (
-    Losses,
-    LossRules,
-    MaskTargets,
-    PseudoTerms,
-    StudentPass,
-    compute_losses,
-    factors_at,
-    semantic_labels,
-)
+from boxdepth.trainer.criterion.detection import semantic_labels
+from boxdepth.trainer.criterion.rules import Losses, LossRules, PseudoTerms, factors_at
+from boxdepth.trainer.criterion.terms import MaskTargets, StudentPass, compute_losses
 from boxdepth.trainer.model.controller import ParameterMaps
 from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec, mask_outputs
 from boxdepth.trainer.structures import Batch, DenseOutputs, LossTerms, PseudoMasks
-from boxdepth.trainer.targets.assign import Assignment, assign_targets
+from boxdepth.trainer.targets.assign import assign_targets
 from boxdepth.trainer.targets.mask_grid import mask_grid
-from boxdepth.trainer.targets.pairs import PairRule, trusted_pairs
-from boxdepth.trainer.targets.sampling import Sampling, select_positives
+from boxdepth.trainer.targets.pairs import trusted_pairs
+from boxdepth.trainer.targets.rules import Assignment, PairRule, Sampling
+from boxdepth.trainer.targets.sampling import select_positives
 
 SPEC = MaskHeadSpec(features=8)
 SIZE = (64, 96)

@@ -8,15 +8,17 @@ from tests.trainer.test_pseudo import MODEL, make_batch
 
 from boxdepth.trainer import config
 from boxdepth.trainer.build import build_model, mask_head_spec
-from boxdepth.trainer.criterion import LossRules, MaskTargets, StudentPass, compute_losses
+from boxdepth.trainer.criterion.rules import LossRules
+from boxdepth.trainer.criterion.terms import MaskTargets, StudentPass, compute_losses
 from boxdepth.trainer.geometry.neighbours import neighbour_offsets
 from boxdepth.trainer.losses.mask_affinity import mask_affinity
 from boxdepth.trainer.model.dynamic_mask_head import mask_outputs, split_params
 from boxdepth.trainer.structures import Batch, LossTerms, Positives, PseudoMasks
-from boxdepth.trainer.targets.assign import Assignment, assign_targets
+from boxdepth.trainer.targets.assign import assign_targets
 from boxdepth.trainer.targets.mask_grid import mask_grid
-from boxdepth.trainer.targets.pairs import PairRule, trusted_pairs
-from boxdepth.trainer.targets.sampling import Sampling, select_positives
+from boxdepth.trainer.targets.pairs import trusted_pairs
+from boxdepth.trainer.targets.rules import Assignment, PairRule, Sampling
+from boxdepth.trainer.targets.sampling import select_positives
 
 STEP = 30_000
 """All warm-ups are over."""

@@ -15,7 +15,8 @@ from boxdepth.trainer.engine.monitors import pair_shares
 from boxdepth.trainer.engine.update import Learner, learn_step
 from boxdepth.trainer.structures import Batch
 from boxdepth.trainer.targets.mask_grid import mask_grid
-from boxdepth.trainer.targets.pairs import PairRule, trusted_pairs
+from boxdepth.trainer.targets.pairs import trusted_pairs
+from boxdepth.trainer.targets.rules import PairRule
 
 START = 2
 CPU = torch.device("cpu")

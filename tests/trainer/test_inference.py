@@ -7,8 +7,9 @@ from tests.trainer.test_pseudo import MODEL
 
 from boxdepth.trainer.build import build_model, mask_head_spec
 from boxdepth.trainer.geometry.grid import equally_padded, padded_size
-from boxdepth.trainer.inference import Inference, InferenceSpec, Picture, predict_pictures
+from boxdepth.trainer.inference import InferenceSpec, Picture, predict_pictures
 from boxdepth.trainer.model.condinst import CondInst
+from boxdepth.trainer.predict.rules import Inference
 
 SIZES = ((64, 80), (96, 64), (70, 130), (60, 90), (64, 64), (50, 120))
 

@@ -22,7 +22,8 @@ from boxdepth.trainer.losses.pairwise import (
 )
 from boxdepth.trainer.losses.projection import projection_losses
 from boxdepth.trainer.losses.quality import quality_sum
-from boxdepth.trainer.targets.pairs import PairRule, similarity
+from boxdepth.trainer.targets.pairs import similarity
+from boxdepth.trainer.targets.rules import PairRule
 
 Z = torch.tensor([[2, 2, -1], [2, 0, -3], [1, -1, -3.0]])
 D = torch.tensor([[100, 100, 104], [100, 101, 104], [100, 103, 110.0]])

@@ -22,7 +22,8 @@ from boxdepth.trainer.data.rules import Augmentation, Data
 from boxdepth.trainer.data.store_dataset import TrainingSet
 from boxdepth.trainer.distill.matching import depth_smoothness
 from boxdepth.trainer.targets.mask_grid import mask_grid
-from boxdepth.trainer.targets.pairs import PairRule, depth_pairs
+from boxdepth.trainer.targets.pairs import depth_pairs
+from boxdepth.trainer.targets.rules import PairRule
 
 GRID = (16, 24)
 HOLE = np.zeros(GRID, dtype=bool)

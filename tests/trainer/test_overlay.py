@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from boxdepth.trainer.predict import Instances
 from boxdepth.trainer.predict.overlay import distinct_instances, draw_overlay
+from boxdepth.trainer.predict.results import Instances
 
 
 def instances(*boxes: tuple[int, int, int, int], scores: tuple[float, ...]) -> Instances:

@@ -13,7 +13,8 @@ from boxdepth.trainer.data.collate import collate
 from boxdepth.trainer.pair_pictures import PairPicture
 from boxdepth.trainer.structures import Sample
 from boxdepth.trainer.targets.mask_grid import mask_grid
-from boxdepth.trainer.targets.pairs import PairRule, trusted_pairs
+from boxdepth.trainer.targets.pairs import trusted_pairs
+from boxdepth.trainer.targets.rules import PairRule
 
 
 def _sample(*, depth_valid: bool = True, boxes: int = 1) -> Sample:

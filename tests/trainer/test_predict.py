@@ -13,16 +13,10 @@ from pycocotools import mask as coco_mask
 from boxdepth.trainer.geometry.resize import aligned_bilinear
 from boxdepth.trainer.model.controller import ParameterMaps
 from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec
-from boxdepth.trainer.predict import (
-    DetectionLimits,
-    detect,
-    detect_in_boxes,
-    encode_rle,
-    mask_probabilities,
-    predict_masks,
-    to_coco_results,
-)
-from boxdepth.trainer.predict.masks import cut_to_box
+from boxdepth.trainer.predict.detections import detect, detect_in_boxes
+from boxdepth.trainer.predict.masks import cut_to_box, mask_probabilities, predict_masks
+from boxdepth.trainer.predict.results import encode_rle, to_coco_results
+from boxdepth.trainer.predict.rules import DetectionLimits
 from boxdepth.trainer.structures import DenseOutputs, Detections
 
 SPEC = MaskHeadSpec(features=8)

@@ -19,7 +19,8 @@ from boxdepth.trainer.geometry.boxes import box_bitmaps
 from boxdepth.trainer.geometry.resize import aligned_bilinear
 from boxdepth.trainer.model.condinst import CondInst
 from boxdepth.trainer.model.dynamic_mask_head import mask_outputs
-from boxdepth.trainer.predict import DetectionLimits, detect
+from boxdepth.trainer.predict.detections import detect
+from boxdepth.trainer.predict.rules import DetectionLimits
 from boxdepth.trainer.structures import Batch, Positives, PseudoMasks
 from boxdepth.trainer.targets.mask_grid import mask_grid
 

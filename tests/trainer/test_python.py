@@ -40,6 +40,34 @@ def test_importing_the_library_and_every_command_brings_no_torch() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (["--help"], 0),
+        (["fit", "--help"], 0),
+        (["predict", "--help"], 0),
+        (["presets"], 0),
+        (["schema"], 0),
+        (["fit", "scenes_tin"], 2),
+        (["fit", "scenes_tiny", "--set", "optimizer.lr=1"], 2),
+        (["fit", "--resume", "--overwrite"], 2),
+    ],
+    ids=str,
+)
+def test_a_command_that_needs_no_torch_brings_none(command: list[str], code: int) -> None:
+    script = (
+        "import sys\n"
+        "from boxdepth.trainer.cli.main import _run\n"
+        "code = _run()\n"
+        "heavy = {'torch', 'timm', 'scipy', 'zarr', 'torchvision'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *command], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code, done.stderr
+
+
 def test_every_public_name_is_there() -> None:
     for name in boxdepth.trainer.__all__:
         assert getattr(boxdepth.trainer, name) is not None

@@ -7,7 +7,7 @@ from boxdepth.trainer.config import RunConfig
 from boxdepth.trainer.config.overrides import apply_overrides
 from boxdepth.trainer.config.presets import PRESETS
 from boxdepth.trainer.config.schedule_notes import schedule_notes
-from boxdepth.trainer.criterion import factors_at
+from boxdepth.trainer.criterion.rules import factors_at
 
 
 def shortened(preset: str, *settings: str) -> RunConfig:

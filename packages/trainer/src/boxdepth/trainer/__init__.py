@@ -12,14 +12,14 @@ from boxdepth.trainer.errors import TrainerError
 if TYPE_CHECKING:
     from boxdepth.trainer.config import RunConfig
     from boxdepth.trainer.config.presets import PRESETS
-    from boxdepth.trainer.predict import Instances
+    from boxdepth.trainer.predict.results import Instances
     from boxdepth.trainer.predictor.predictor import Predictor, load_predictor
     from boxdepth.trainer.runs import Fitted, Start, fit
     from boxdepth.trainer.runs.settings import preset, saved_config
 
 _LATER = {
     "Fitted": "boxdepth.trainer.runs",
-    "Instances": "boxdepth.trainer.predict",
+    "Instances": "boxdepth.trainer.predict.results",
     "PRESETS": "boxdepth.trainer.config.presets",
     "Predictor": "boxdepth.trainer.predictor.predictor",
     "RunConfig": "boxdepth.trainer.config",

@@ -9,7 +9,7 @@ from torch import nn
 
 from boxdepth.trainer import config
 from boxdepth.trainer.build import build_model, mask_head_spec
-from boxdepth.trainer.criterion import LossRules
+from boxdepth.trainer.criterion.rules import LossRules
 from boxdepth.trainer.data.loader import BatchLoader, BatchOrder
 from boxdepth.trainer.data.store_dataset import TrainingSet, open_training_set
 from boxdepth.trainer.distill.pseudo import PseudoRules

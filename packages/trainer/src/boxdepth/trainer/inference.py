@@ -13,27 +13,11 @@ from torch import Tensor, nn
 from boxdepth.trainer.data.augment import Geometry, resize_shape, transform_boxes, transform_image
 from boxdepth.trainer.geometry.grid import equally_padded, padded_size
 from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec
-from boxdepth.trainer.predict import (
-    DetectionLimits,
-    Instances,
-    detect,
-    detect_in_boxes,
-    predict_masks,
-)
-from boxdepth.trainer.settings import Fraction, Positive
+from boxdepth.trainer.predict.detections import detect, detect_in_boxes
+from boxdepth.trainer.predict.masks import predict_masks
+from boxdepth.trainer.predict.results import Instances
+from boxdepth.trainer.predict.rules import Inference
 from boxdepth.trainer.structures import DenseOutputs, Detections
-
-
-class Inference(DetectionLimits):
-    """How a run predicts."""
-
-    short_side: Positive = 800
-    max_size: Positive = 1333
-    mask_threshold: Fraction = 0.5
-    rescore: bool = False
-    """Scores become sqrt(score x mask quality), as BoxTeacher's."""
-    batch_size: Positive = 1
-    """Images at hand together; those that are padded alike share a forward pass."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

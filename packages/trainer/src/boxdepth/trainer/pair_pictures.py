@@ -11,7 +11,8 @@ from torch import Tensor
 from boxdepth.trainer.data.collate import collate
 from boxdepth.trainer.structures import MASK_STRIDE, Sample
 from boxdepth.trainer.targets.mask_grid import mask_grid
-from boxdepth.trainer.targets.pairs import PairRule, color_pairs, depth_pairs
+from boxdepth.trainer.targets.pairs import color_pairs, depth_pairs
+from boxdepth.trainer.targets.rules import PairRule
 
 _COLOR_TINT: Final = (240, 150, 40)
 _DEPTH_TINT: Final = (40, 150, 235)

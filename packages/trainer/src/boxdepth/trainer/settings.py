@@ -4,7 +4,7 @@ A run's configuration is made of these very values, so that no setting and no de
 home.
 """
 
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,6 +13,9 @@ Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
 Weight = Annotated[float, Field(ge=0)]
 Scale = Annotated[float, Field(gt=0)]
+Supervision = Literal["boxes", "masks", "mixed"]
+"""What masks are learnt from; `mixed`: from a mask where the annotation has one."""
+
 Own = TypeVar("Own", bound=BaseModel)
 
 

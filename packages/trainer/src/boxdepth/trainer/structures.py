@@ -6,15 +6,13 @@ of one image, ``m`` boxes of a batch, ``r`` locations of a batch (order: level, 
 ``p`` sampled positive locations, ``q`` dynamic parameters, ``c`` mask features, ``d`` detections.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
-
-Supervision = Literal["boxes", "masks", "mixed"]
-"""What masks are learnt from; `mixed`: from a mask where the annotation has one."""
 
 FPN_STRIDES = (8, 16, 32, 64, 128)
 """Strides of p3..p7 in input pixels."""
@@ -104,21 +102,14 @@ class Batch:
 
     def pinned(self) -> "Batch":
         """The same batch in page-locked memory, from which a device copies without a wait."""
-        locked: dict[str, Any] = {
-            f.name: value.pin_memory()
-            for f in fields(self)
-            if isinstance(value := getattr(self, f.name), Tensor)
-        }
-        return replace(self, **locked)
+        return replace(self, **_each_field(self, lambda value: value.pin_memory()))
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
         """The same batch with every tensor on ``device``."""
-        moved: dict[str, Any] = {
-            f.name: value.to(device, non_blocking=non_blocking)
-            for f in fields(self)
-            if isinstance(value := getattr(self, f.name), Tensor)
-        }
-        return replace(self, **moved)
+        return replace(
+            self,
+            **_each_field(self, lambda value: value.to(device, non_blocking=non_blocking)),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,6 +240,12 @@ class PseudoMasks:
     weight: Float[Tensor, " m"]
     """Weight of the box's mask loss (1 in arXiv 2403.01214, the mask's quality in BoxTeacher)."""
 
+    @classmethod
+    def cat(cls, parts: "Sequence[PseudoMasks]") -> "PseudoMasks":
+        """Those of several images, one after the other; at least one part."""
+        names = [field.name for field in fields(cls)]
+        return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossTerms:
@@ -282,3 +279,13 @@ class Detections:
     params: Float[Tensor, "d q"]
     size: tuple[int, int]
     """(height, width) of the frame of the boxes."""
+
+    def take(self, rows: Int64[Tensor, " k"]) -> "Detections":
+        """Some of the detections, in the order of ``rows``."""
+        return replace(self, **_each_field(self, lambda value: value[rows]))
+
+
+def _each_field(value: Any, change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+    """Every tensor of a dataclass after a change."""
+    found = {field.name: getattr(value, field.name) for field in fields(value)}
+    return {name: change(part) for name, part in found.items() if isinstance(part, Tensor)}

@@ -8,14 +8,13 @@ import numpy as np
 from boxdepth.trainer.auto.backbones import BackboneChoice
 from boxdepth.trainer.auto.facts import Facts
 from boxdepth.trainer.config import FcosHead, Inference, MaskBranch, Model, RunConfig
-from boxdepth.trainer.criterion import Losses
+from boxdepth.trainer.criterion.rules import Losses
 from boxdepth.trainer.data.rules import Augmentation, Data
 from boxdepth.trainer.distill.rules import Distillation
-from boxdepth.trainer.engine.loop import Checkpoints
-from boxdepth.trainer.engine.optim import Optimizer
+from boxdepth.trainer.engine.rules import Checkpoints, Optimizer
 from boxdepth.trainer.engine.schedule import Schedule
-from boxdepth.trainer.structures import Supervision
-from boxdepth.trainer.targets.pairs import PairRule
+from boxdepth.trainer.settings import Supervision
+from boxdepth.trainer.targets.rules import PairRule
 
 COCO_SHORT_SIDE = 800
 """Input size of the papers, for whose pairs a dilation of 2 was chosen."""

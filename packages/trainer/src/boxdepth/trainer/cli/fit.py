@@ -56,29 +56,33 @@ def fit(
     as_json: AsJson = False,
 ) -> None:
     """Train from boxes and pseudo-depth; predicts and scores on the val store at the end."""
-    from boxdepth.trainer.engine.device import choose_device
-    from boxdepth.trainer.engine.distributed import world_from_environment
-    from boxdepth.trainer.runs import Start, plan_run
+    from boxdepth.trainer.runs.start import Start
 
-    world = world_from_environment()
-    console.quiet = console.quiet or not world.is_main
     start = Start(resumes=resume, weights=init, forked=fork, overwrites=overwrite)
     flags = {
         "data.train": train, "data.val": val, "data.val_annotations": val_annotations,
         "precision": precision, "seed": seed,
     }  # fmt: skip
+    automatic = preset == auto.AUTO and not resume
+    if not automatic:
+        auto.refuse_options(resume, images=images, depth_model=depth_model, minutes=minutes)
+        size = {"data.batch_size": None if batch == auto.AUTO else batch}
+        run = _with_flags(_chosen(preset, config, out, start), settings or [], {**flags, **size})
+    # What was mistyped has been said by now, before torch is loaded.
+    from boxdepth.trainer.engine.device import choose_device
+    from boxdepth.trainer.engine.distributed import world_from_environment
+    from boxdepth.trainer.runs import plan_run
+
+    world = world_from_environment()
+    console.quiet = console.quiet or not world.is_main
     target = choose_device(device, local_rank=world.local_rank)
     recipe = None
-    if preset == auto.AUTO and not resume:
+    if automatic:
         auto.refuse_ranks(world.size)
         data = auto.Data(train=train, val=val, images=images, depth_model=depth_model)
         wishes = auto.wishes(settings or [], minutes=minutes, batch=batch)
         recipe = auto.choose(data, device=target, wishes=wishes)
         run = _with_flags(recipe.config, [], {**flags, "data.train": None, "data.val": None})
-    else:
-        auto.refuse_options(resume, images=images, depth_model=depth_model, minutes=minutes)
-        size = {"data.batch_size": None if batch == auto.AUTO else batch}
-        run = _with_flags(_chosen(preset, config, out, start), settings or [], {**flags, **size})
     plan = plan_run(
         run, out=out, start=start, max_iterations=max_iterations, val_may_be_absent=val is None
     )
@@ -87,10 +91,14 @@ def fit(
     if dry_run:
         more = {} if recipe is None else auto.described(recipe)
         emit(_describe(plan) | more, as_json=as_json)
-        return
-    _introduce(plan, target)
-    fitted = _train(plan, target, silent=not world.is_main)
-    if world.is_main:
+    else:
+        _go(plan, target, silent=not world.is_main, as_json=as_json)
+
+
+def _go(plan: "Plan", device: "torch.device", *, silent: bool, as_json: bool) -> None:
+    _introduce(plan, device)
+    fitted = _train(plan, device, silent=silent)
+    if not silent:
         _conclude(plan, fitted)
         emit(_result(plan, fitted), as_json=as_json)
 
@@ -99,7 +107,7 @@ def _chosen(preset: str | None, file: Path | None, out: Path | None, start: "Sta
     """A preset, a file, or the settings of the run that is to be resumed."""
     from boxdepth.trainer.config import presets
     from boxdepth.trainer.config.overrides import choose_preset, load_config
-    from boxdepth.trainer.runs.provenance import CONFIG
+    from boxdepth.trainer.runs.start import CONFIG
 
     if preset == auto.AUTO:
         preset, out = None, out or Path("runs") / auto.AUTO
@@ -107,8 +115,9 @@ def _chosen(preset: str | None, file: Path | None, out: Path | None, start: "Sta
         raise ConfigError("give a preset or --config, not both")
     if file is not None:
         return load_config(file)
-    if start.resumes and preset is None and out is not None and (out / CONFIG).is_file():
-        return load_config(out / CONFIG)
+    saved = None if out is None else out / CONFIG
+    if start.resumes and preset is None and saved is not None and saved.is_file():
+        return load_config(saved)
     return choose_preset(presets.PRESETS, preset or "coco_r50_1x")
 
 

@@ -7,14 +7,13 @@ from boxdepth.trainer.config.run import (
     Model,
     RunConfig,
 )
-from boxdepth.trainer.criterion import Losses
+from boxdepth.trainer.criterion.rules import Losses
 from boxdepth.trainer.data.rules import Data
 from boxdepth.trainer.distill.rules import Distillation
-from boxdepth.trainer.engine.loop import Checkpoints
-from boxdepth.trainer.engine.optim import Optimizer
+from boxdepth.trainer.engine.rules import Checkpoints, Optimizer
 from boxdepth.trainer.engine.schedule import Schedule
-from boxdepth.trainer.inference import Inference
-from boxdepth.trainer.model.dynamic_mask_head import MaskHead
+from boxdepth.trainer.model.rules import MaskHead
+from boxdepth.trainer.predict.rules import Inference
 
 __all__ = [
     "Backbone",

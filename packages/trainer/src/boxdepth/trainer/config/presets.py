@@ -14,15 +14,13 @@ from boxdepth.trainer.config import (
     Model,
     RunConfig,
 )
-from boxdepth.trainer.criterion import Losses
+from boxdepth.trainer.criterion.rules import Losses
 from boxdepth.trainer.data.rules import Augmentation, Data
 from boxdepth.trainer.distill.rules import Distillation
-from boxdepth.trainer.engine.loop import Checkpoints
-from boxdepth.trainer.engine.optim import Optimizer
+from boxdepth.trainer.engine.rules import Checkpoints, Optimizer
 from boxdepth.trainer.engine.schedule import Schedule
-from boxdepth.trainer.model.dynamic_mask_head import MaskHead
-from boxdepth.trainer.targets.pairs import PairRule
-from boxdepth.trainer.targets.sampling import Sampling
+from boxdepth.trainer.model.rules import MaskHead
+from boxdepth.trainer.targets.rules import PairRule, Sampling
 
 COCO = Data(train=Path("stores/coco-train2017.zarr"), val=Path("stores/coco-val2017.zarr"))
 CITYSCAPES = Data(

@@ -9,17 +9,15 @@ from typing import Literal
 
 from pydantic import Field
 
-from boxdepth.trainer.criterion import Losses
-from boxdepth.trainer.criterion.rules import Quality
+from boxdepth.trainer.criterion.rules import Losses, Quality
 from boxdepth.trainer.data.rules import Data
 from boxdepth.trainer.distill.rules import Distillation
-from boxdepth.trainer.engine.loop import Checkpoints
-from boxdepth.trainer.engine.optim import Optimizer
+from boxdepth.trainer.engine.rules import Checkpoints, Optimizer
 from boxdepth.trainer.engine.schedule import Schedule
-from boxdepth.trainer.inference import Inference
-from boxdepth.trainer.model.dynamic_mask_head import MaskHead
+from boxdepth.trainer.model.rules import MaskHead
+from boxdepth.trainer.predict.rules import Inference
 from boxdepth.trainer.settings import Fraction, NonNegative, Positive, Settings
-from boxdepth.trainer.targets.assign import Assignment
+from boxdepth.trainer.targets.rules import Assignment
 
 
 class Backbone(Settings):

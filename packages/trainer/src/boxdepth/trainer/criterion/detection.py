@@ -1,10 +1,12 @@
 """FCOS's terms and CondInst's auxiliary semantic term."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from boxdepth.trainer.criterion.rules import LossRules, Normaliser, Terms
+from boxdepth.trainer.criterion.rules import LossRules
 from boxdepth.trainer.geometry.constants import constant
 from boxdepth.trainer.geometry.levels import flatten_levels, gather_rows
 from boxdepth.trainer.losses.focal import sigmoid_focal_sum
@@ -12,6 +14,10 @@ from boxdepth.trainer.losses.iou import box_losses, smoothed_ious
 from boxdepth.trainer.losses.quality import quality_sum
 from boxdepth.trainer.structures import FPN_STRIDES, Batch, DenseOutputs, Targets
 from boxdepth.trainer.targets.assign import centerness, regression_targets
+
+Terms = dict[str, Tensor]
+Normaliser = Callable[[Tensor], Tensor]
+"""Mean over all ranks of a number of this rank; the identity without other ranks."""
 
 
 def detection_terms(

@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from boxdepth.trainer.criterion.rules import LossRules, Terms
+from boxdepth.trainer.criterion.detection import Terms
+from boxdepth.trainer.criterion.rules import LossRules
 from boxdepth.trainer.losses.depth import depth_loss
 from boxdepth.trainer.losses.dice import dice_losses
 from boxdepth.trainer.losses.mask_affinity import mask_affinity

@@ -1,22 +1,13 @@
 """What the criterion can be told, and the factor of each term at a step."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Literal
 
-from torch import Tensor
+from boxdepth.trainer.losses.rules import BoxLoss, Reduction
+from boxdepth.trainer.settings import NonNegative, Settings, Supervision, Weight
+from boxdepth.trainer.targets.rules import PAIR_TERMS, PairRule, Sampling
 
-from boxdepth.trainer.losses.depth import Reduction
-from boxdepth.trainer.losses.iou import BoxLoss
-from boxdepth.trainer.settings import NonNegative, Settings, Weight
-from boxdepth.trainer.structures import Supervision
-from boxdepth.trainer.targets.pairs import PAIR_TERMS, PairRule
-from boxdepth.trainer.targets.sampling import Sampling
-
-Terms = dict[str, Tensor]
-Normaliser = Callable[[Tensor], Tensor]
-"""Mean over all ranks of a number of this rank; the identity without other ranks."""
 Quality = Literal["centerness", "iou"]
 
 _SETTING_OF = {"pseudo_mask": "gamma", "mask_affinity": "mask_affinity"}

@@ -1,14 +1,13 @@
 """Random colours for the student's eyes (the strong views of BoxTeacher, arXiv 2210.05174)."""
 
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageFilter
 from torchvision.transforms.v2 import functional as F
 
-ColorChange = Literal["none", "strong", "strong_blur"]
+from boxdepth.trainer.data.rules import ColorChange
 
 COLOR_STREAM = 3
 """Keeps these random numbers apart from those of the geometry."""

@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Literal
 
-from boxdepth.trainer.data.color import ColorChange
-from boxdepth.trainer.settings import Fraction, NonNegative, Positive, Settings
-from boxdepth.trainer.structures import Supervision
+from boxdepth.trainer.settings import Fraction, NonNegative, Positive, Settings, Supervision
 
 Resize = Literal["fast", "pillow"]
+ColorChange = Literal["none", "strong", "strong_blur"]
 
 
 class Augmentation(Settings):

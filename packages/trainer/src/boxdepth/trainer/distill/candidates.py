@@ -9,7 +9,7 @@ from torch import Tensor
 from boxdepth.trainer.distill.frames import masks_on_student_grid
 from boxdepth.trainer.geometry.boxes import clip_boxes, rescale_boxes
 from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec
-from boxdepth.trainer.predict import chosen_rows, mask_probabilities
+from boxdepth.trainer.predict.masks import mask_probabilities
 from boxdepth.trainer.structures import Batch, Detections, MaskGrid
 
 
@@ -62,7 +62,7 @@ def candidates_of(
     """
     boxes = clip_boxes(rescale_boxes(found.boxes_xyxy, size=found.size, new_size=frame), frame)
     some = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(dim=1).nonzero()[:, 0]
-    found, boxes = chosen_rows(found, some), boxes[some]
+    found, boxes = found.take(some), boxes[some]
     masks = [
         masks_on_student_grid(part, teacher_frame=found.size, student_frame=frame, grid=grid)
         for part in mask_probabilities(mask_features, found, mask_head)

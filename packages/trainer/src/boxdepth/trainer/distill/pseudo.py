@@ -1,6 +1,6 @@
 """Pseudo masks: the teacher's masks, one for each box, with how far each may be trusted."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
@@ -15,7 +15,8 @@ from boxdepth.trainer.distill.matchers import Matches, matches_of
 from boxdepth.trainer.distill.rules import Distillation
 from boxdepth.trainer.geometry.grid import equally_padded
 from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec
-from boxdepth.trainer.predict import DetectionLimits, detect
+from boxdepth.trainer.predict.detections import detect
+from boxdepth.trainer.predict.rules import DetectionLimits
 from boxdepth.trainer.structures import Batch, DenseOutputs, MaskGrid, PseudoMasks
 
 
@@ -56,7 +57,7 @@ def pseudo_masks(
         for images in together if settings.teacher_batch_stats else equally_padded(frames):
             own = {image: frames[image] for image in images}
             found |= _taught(network, batch, grid, rules, own, progress=progress)
-    return _concatenated([found[image] for image in range(len(frames))])
+    return PseudoMasks.cat([found[image] for image in range(len(frames))])
 
 
 def _taught(
@@ -115,12 +116,3 @@ def _of_the_matched(candidates: Candidates, index: Int64[Tensor, " g"]) -> Tenso
     if not len(candidates.scores):
         return candidates.masks.new_zeros(len(index), *candidates.masks.shape[1:])
     return candidates.masks[index.clamp(min=0)] * (index >= 0)[:, None, None]
-
-
-def _concatenated(parts: Sequence[PseudoMasks]) -> PseudoMasks:
-    return PseudoMasks(
-        mask=torch.cat([part.mask for part in parts]),
-        score=torch.cat([part.score for part in parts]),
-        keep=torch.cat([part.keep for part in parts]),
-        weight=torch.cat([part.weight for part in parts]),
-    )

@@ -25,10 +25,10 @@ from boxdepth.trainer.engine.evaluations import (
 )
 from boxdepth.trainer.engine.health import NonFiniteGuard
 from boxdepth.trainer.engine.log import MetricsWriter
+from boxdepth.trainer.engine.rules import Checkpoints
 from boxdepth.trainer.engine.signals import StopFlag
 from boxdepth.trainer.engine.update import Learner, learn_step
 from boxdepth.trainer.errors import StoppedError
-from boxdepth.trainer.settings import NonNegative, Positive, Settings
 
 Scores = dict[str, Any]
 """An evaluation's numbers: {"segm": {"ap": ...}, "bbox": {...}}."""
@@ -45,22 +45,6 @@ class Listener(Protocol):
 
     def on_note(self, text: str) -> None:
         """Something that a person wants to know."""
-
-
-class Checkpoints(Settings):
-    """What happens every so many steps."""
-
-    every: Positive = 5000
-    """Iterations between two checkpoints."""
-    keep: Positive = 2
-    """Newest checkpoints to keep; the best one stays as well."""
-    evaluate_every: NonNegative = 0
-    """Iterations between two evaluations on the val store; 0: only at the end."""
-    patience: NonNegative = 0
-    """Evaluations without a better score after which the run ends, once the learning rate has
-    dropped; 0: it goes on to its end."""
-    log_every: Positive = 20
-    """Iterations between two reports; the health of the run is looked at in the last of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from boxdepth.trainer.criterion import MaskTargets, StudentPass
+from boxdepth.trainer.criterion.terms import MaskTargets, StudentPass
 from boxdepth.trainer.structures import Batch, PseudoMasks, TrustedPairs
 
 HISTOGRAM_BINS = 10

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from boxdepth.trainer.settings import Fraction, Positive, Scale, Settings, Weight
+from boxdepth.trainer.engine.rules import Optimizer
 
 NORMS: tuple[type[nn.Module], ...] = (
     nn.GroupNorm,
@@ -18,19 +18,6 @@ NORMS: tuple[type[nn.Module], ...] = (
 
 FUSED_DEVICES = {"cpu", "cuda"}
 """On which torch updates all parameters in one kernel."""
-
-
-class Optimizer(Settings):
-    """Which optimiser, and what it does to whom."""
-
-    name: Literal["sgd", "adamw"] = "sgd"
-    learning_rate: Scale = 0.01
-    """For `reference_batch_size` images a step; scaled linearly with the batch size."""
-    reference_batch_size: Positive = 16
-    momentum: Fraction = 0.9
-    weight_decay: Weight = 1e-4
-    norm_weight_decay: Weight = 0.0
-    clip_norm: Scale | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,15 +6,17 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import nn
 
-from boxdepth.trainer.criterion import LossRules, MaskTargets, StudentPass, compute_losses
+from boxdepth.trainer.criterion.rules import LossRules
+from boxdepth.trainer.criterion.terms import MaskTargets, StudentPass, compute_losses
 from boxdepth.trainer.distill.teacher import Teacher
 from boxdepth.trainer.engine.distributed import mean_over_ranks
 from boxdepth.trainer.engine.monitors import watched
 from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec, mask_outputs
 from boxdepth.trainer.structures import Batch, DenseOutputs, LossTerms
-from boxdepth.trainer.targets.assign import Assignment, assign_targets
+from boxdepth.trainer.targets.assign import assign_targets
 from boxdepth.trainer.targets.mask_grid import mask_grid
-from boxdepth.trainer.targets.pairs import PAIR_TERMS, trusted_pairs
+from boxdepth.trainer.targets.pairs import trusted_pairs
+from boxdepth.trainer.targets.rules import PAIR_TERMS, Assignment
 from boxdepth.trainer.targets.sampling import select_positives
 
 

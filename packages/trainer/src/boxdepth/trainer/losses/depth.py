@@ -1,11 +1,9 @@
 """Depth regression (arXiv 2403.01214, Eq. 2): what the depth layer says against pseudo depth."""
 
-from typing import Literal
-
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-Reduction = Literal["pixels", "instances"]
+from boxdepth.trainer.losses.rules import Reduction
 
 
 def depth_loss(

@@ -1,12 +1,10 @@
 """IoU losses of box sides (arXiv 1608.01471, 1902.09630), smoothed by one as the reference does."""
 
-from typing import Literal
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-BoxLoss = Literal["giou", "iou", "linear_iou"]
+from boxdepth.trainer.losses.rules import BoxLoss
 
 
 def smoothed_ious(

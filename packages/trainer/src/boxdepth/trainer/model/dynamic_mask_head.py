@@ -4,33 +4,21 @@ Per instance, 1x1 layers on [relative x, relative y, mask features] at stride 8 
 section 3); with a depth layer after them (arXiv 2403.01214, Eq. 1).
 """
 
-from typing import Annotated, Literal
-
 import torch
 from jaxtyping import Float, Int64
-from pydantic import Field
 from torch import Tensor
 
 from boxdepth.trainer.geometry.constants import constant
 from boxdepth.trainer.geometry.grid import cell_locations
 from boxdepth.trainer.geometry.resize import aligned_bilinear
-from boxdepth.trainer.settings import Positive, Settings
+from boxdepth.trainer.model.rules import MaskHead
+from boxdepth.trainer.settings import Positive
 from boxdepth.trainer.structures import (
     MASK_FEATURE_STRIDE,
     MASK_STRIDE,
     MaskOutputs,
     Positives,
 )
-
-
-class MaskHead(Settings):
-    """Layers of the dynamic network."""
-
-    layers: Annotated[int, Field(ge=2)] = 3
-    channels: Positive = 8
-    relative_coordinates: bool = True
-    depth: Literal["off", "product", "sum"] = "product"
-    """How the depth layer joins the mask logit (arXiv 2403.01214, Eq. 1)."""
 
 
 class MaskHeadSpec(MaskHead):

@@ -11,21 +11,8 @@ from torchvision.ops import batched_nms, box_iou, nms
 from boxdepth.trainer.geometry.boxes import ltrb_to_boxes
 from boxdepth.trainer.geometry.grid import pyramid_locations
 from boxdepth.trainer.geometry.levels import gather_rows
-from boxdepth.trainer.settings import Fraction, Positive, Settings
+from boxdepth.trainer.predict.rules import DetectionLimits
 from boxdepth.trainer.structures import FPN_STRIDES, DenseOutputs, Detections
-
-
-class DetectionLimits(Settings):
-    """Which of the predicted boxes are detections (condinst.md 2.3)."""
-
-    score_threshold: Fraction = 0.05
-    """On class score x quality, before the square root."""
-    threshold_with_quality: bool = True
-    """False: the threshold looks at the class score alone."""
-    pre_nms: Positive = 1000
-    """(location, class) pairs kept per level."""
-    nms_iou: Fraction = 0.6
-    max_detections: Positive = 100
 
 
 @torch.no_grad()
@@ -138,19 +125,6 @@ def _locations(
         outputs.level_shapes, strides=FPN_STRIDES, device=row.device
     )
     return locations[row], levels[row]
-
-
-def chosen_rows(found: Detections, rows: Tensor) -> Detections:
-    """Some of the detections, in the order of ``rows``."""
-    return Detections(
-        boxes_xyxy=found.boxes_xyxy[rows],
-        scores=found.scores[rows],
-        labels=found.labels[rows],
-        location_xy=found.location_xy[rows],
-        level=found.level[rows],
-        params=found.params[rows],
-        size=found.size,
-    )
 
 
 @torch.no_grad()

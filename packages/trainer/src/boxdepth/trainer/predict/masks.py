@@ -11,7 +11,6 @@ from torch import Tensor
 from boxdepth.trainer.geometry.boxes import clip_boxes, rescale_boxes
 from boxdepth.trainer.geometry.resize import LinearResize, mask_to_image
 from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec, mask_outputs
-from boxdepth.trainer.predict.detections import chosen_rows
 from boxdepth.trainer.predict.quality import CueReader, cell_colors
 from boxdepth.trainer.predict.results import Instances, Rle, encode_rle
 from boxdepth.trainer.predict.scores import mask_quality, rescored
@@ -65,7 +64,7 @@ def predict_masks(
         boxes = clip_boxes(boxes, original)
         if drop_empty_boxes:
             rows = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(dim=1).nonzero()[:, 0]
-            found, boxes = chosen_rows(found, rows), boxes[rows]
+            found, boxes = found.take(rows), boxes[rows]
         features = outputs.mask_features[image : image + 1]
         rows_of, columns_of = mask_resizers(features, size=found.size, new_size=original)
         masks: list[Rle] = []

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pycocotools import mask as coco_mask
 from scipy.ndimage import binary_dilation, binary_erosion
 
-from boxdepth.trainer.predict import Instances
+from boxdepth.trainer.predict.results import Instances
 
 MIN_SIDE = 480
 """Smaller images are enlarged, so that text and outlines stay thin against what they mark."""

@@ -17,8 +17,8 @@ from boxdepth.trainer.engine.checkpoint import write_atomically
 from boxdepth.trainer.engine.signals import StopFlag, stop_flag
 from boxdepth.trainer.errors import PicturesError, PredictionStoppedError
 from boxdepth.trainer.inference import Picture
-from boxdepth.trainer.predict import Instances, to_coco_results
 from boxdepth.trainer.predict.overlay import draw_overlay
+from boxdepth.trainer.predict.results import Instances, to_coco_results
 from boxdepth.trainer.predictor.predictor import Predictor
 from boxdepth.trainer.predictor.task import Task
 

@@ -8,7 +8,7 @@ from typing import Any, final
 from boxdepth.trainer import assemble
 from boxdepth.trainer.engine.device import choose_device
 from boxdepth.trainer.inference import InferenceSpec, Picture, predict_pictures
-from boxdepth.trainer.predict import Instances
+from boxdepth.trainer.predict.results import Instances
 from boxdepth.trainer.predictor.images import ImageLike, boxes_of, rgb_of
 from boxdepth.trainer.predictor.model import Model, Which, load_model
 

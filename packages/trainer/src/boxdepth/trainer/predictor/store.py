@@ -7,7 +7,7 @@ from torch import nn
 
 from boxdepth.trainer.data.validation_set import ValidationSet
 from boxdepth.trainer.inference import InferenceSpec, Picture, predict_pictures
-from boxdepth.trainer.predict import to_coco_results
+from boxdepth.trainer.predict.results import to_coco_results
 
 
 def predict_store(

@@ -18,8 +18,8 @@ from boxdepth.trainer.engine.run_folder import read_json
 from boxdepth.trainer.errors import ConfigError, RunExistsError
 from boxdepth.trainer.predictor.classes import category_ids_for
 from boxdepth.trainer.runs.evaluation import truth_classes
-from boxdepth.trainer.runs.provenance import CONFIG, RUN
-from boxdepth.trainer.runs.start import NEW, Start
+from boxdepth.trainer.runs.provenance import RUN
+from boxdepth.trainer.runs.start import CONFIG, NEW, Start
 
 MAY_CHANGE = (
     "name", "data.train", "data.val", "data.val_annotations", "data.workers",

@@ -13,8 +13,9 @@ from boxdepth.trainer.data.store_dataset import TrainingSet
 from boxdepth.trainer.engine.checkpoint import BEST, LATEST
 from boxdepth.trainer.engine.evaluations import EVALUATION, PREDICTIONS, REPORT
 from boxdepth.trainer.engine.run_folder import write_json
+from boxdepth.trainer.runs.start import CONFIG
 
-CONFIG, RUN = "config.json", "run.json"
+RUN = "run.json"
 OURS = (CONFIG, RUN, LATEST, BEST, "metrics.jsonl", PREDICTIONS, REPORT, EVALUATION)
 PACKAGES = ("boxdepth-trainer", "boxdepth-depthgen", "torch", "torchvision", "timm", "numpy")
 

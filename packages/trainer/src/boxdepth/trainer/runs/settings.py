@@ -8,7 +8,7 @@ from typing import Any
 from boxdepth.trainer.config import RunConfig
 from boxdepth.trainer.config.overrides import apply_overrides, choose_preset, load_config
 from boxdepth.trainer.config.presets import PRESETS
-from boxdepth.trainer.runs.provenance import CONFIG
+from boxdepth.trainer.runs.start import CONFIG
 
 
 def preset(name: str, settings: Mapping[str, Any] | None = None) -> RunConfig:

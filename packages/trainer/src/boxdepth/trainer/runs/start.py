@@ -5,6 +5,9 @@ from pathlib import Path
 
 from boxdepth.trainer.errors import ConfigError
 
+CONFIG = "config.json"
+"""The resolved settings, in the run folder."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:

@@ -9,20 +9,11 @@ from torch import Tensor
 from boxdepth.trainer.geometry.boxes import box_areas, boxes_to_ltrb
 from boxdepth.trainer.geometry.constants import constant
 from boxdepth.trainer.geometry.grid import pyramid_locations
-from boxdepth.trainer.settings import Positive, Settings
 from boxdepth.trainer.structures import FPN_STRIDES, GroundTruth, Targets
+from boxdepth.trainer.targets.rules import Assignment
 
 CROWDED = 1e8
 """Upper end of the last level's range, in pixels (condinst.md 2.1)."""
-
-
-class Assignment(Settings):
-    """Where and how large a box must be for a location to learn it."""
-
-    center_radius: float | None = 1.5
-    """In strides; the sampling region's half side.  None: the whole box."""
-    level_ranges: tuple[Positive, ...] = (64, 128, 256, 512)
-    """Borders in pixels between the sizes that p3..p7 regress."""
 
 
 @torch.no_grad()

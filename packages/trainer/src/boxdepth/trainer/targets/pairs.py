@@ -9,30 +9,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from boxdepth.trainer.geometry.neighbours import Offset, neighbour_offsets, shifted
-from boxdepth.trainer.settings import Fraction, Positive, Scale, Settings
+from boxdepth.trainer.geometry.neighbours import Offset, shifted
 from boxdepth.trainer.structures import MaskGrid, TrustedPairs
-
-PAIR_TERMS = ("color", "consistency")
-"""The loss terms that learn from pairs."""
-
-
-class PairRule(Settings):
-    """Neighbour pairs on the mask grid that are believed to share a label."""
-
-    kernel_size: Positive = 3
-    dilation: Positive = 2
-    color_threshold: Fraction = 0.3
-    """0.3 admits a LAB distance of at most 2.41."""
-    depth_threshold: Fraction = 0.5
-    """tau_d of arXiv 2403.01214; 0.5 admits a difference of 1.386 of 255."""
-    theta: Scale = 2.0
-    """Similarity = exp(-difference / theta), colour in LAB, depth in 0..255 units."""
-
-    @property
-    def offsets(self) -> tuple[Offset, ...]:
-        """The neighbours of a cell, in the order of every ``k`` axis."""
-        return neighbour_offsets(self.kernel_size, self.dilation)
+from boxdepth.trainer.targets.rules import PAIR_TERMS, PairRule
 
 
 def trusted_pairs(

@@ -2,31 +2,11 @@
 
 import torch
 from jaxtyping import Float, Int64
-from pydantic import model_validator
 from torch import Tensor
 
 from boxdepth.trainer.geometry.levels import gather_rows
-from boxdepth.trainer.settings import Positive, Settings
 from boxdepth.trainer.structures import DenseOutputs, Positives, Targets
-
-
-class Sampling(Settings):
-    """Which positive locations get a mask loss; both limits null: all (condinst.md 4.1)."""
-
-    per_image: Positive | None = 64
-    """BoxInst: each box of an image keeps its best locations by class score x quality,
-    max(per_image // boxes with a positive, 1) of them."""
-    per_batch: Positive | None = None
-    """CondInst: random positives of the rank, this many at most."""
-
-    @model_validator(mode="after")
-    def _one_limit(self) -> "Sampling":
-        if self.per_image is not None and self.per_batch is not None:
-            raise ValueError(
-                f"per_image ({self.per_image}) and per_batch ({self.per_batch}) exclude each "
-                "other: set the one that is not wanted to null"
-            )
-        return self
+from boxdepth.trainer.targets.rules import Sampling
 
 
 def select_positives(

@@ -1,0 +1,28 @@
+"""How a run predicts."""
+
+from boxdepth.trainer.settings import Fraction, Positive, Settings
+
+
+class DetectionLimits(Settings):
+    """Which of the predicted boxes are detections (condinst.md 2.3)."""
+
+    score_threshold: Fraction = 0.05
+    """On class score x quality, before the square root."""
+    threshold_with_quality: bool = True
+    """False: the threshold looks at the class score alone."""
+    pre_nms: Positive = 1000
+    """(location, class) pairs kept per level."""
+    nms_iou: Fraction = 0.6
+    max_detections: Positive = 100
+
+
+class Inference(DetectionLimits):
+    """How a run predicts."""
+
+    short_side: Positive = 800
+    max_size: Positive = 1333
+    mask_threshold: Fraction = 0.5
+    rescore: bool = False
+    """Scores become sqrt(score x mask quality), as BoxTeacher's."""
+    batch_size: Positive = 1
+    """Images at hand together; those that are padded alike share a forward pass."""
