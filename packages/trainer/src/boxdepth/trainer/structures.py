@@ -98,6 +98,7 @@ class Batch:
             image_index=self.image_index,
             centers_xy=self.centers_xy,
             num_images=len(self.images),
+            counts=self.counts,
         )
 
     def pinned(self) -> "Batch":
@@ -123,6 +124,8 @@ class GroundTruth:
     centers_xy: Float[Tensor, "m 2"]
     """Centre of each box's sampling region."""
     num_images: int
+    counts: tuple[int, ...] = ()
+    """Boxes of each image, on the host; empty: to be counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

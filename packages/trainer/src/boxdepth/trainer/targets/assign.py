@@ -37,12 +37,17 @@ def assign_targets(
     device, num_images = boxes.boxes_xyxy.device, boxes.num_images
     location_xy, level = pyramid_locations(level_shapes, strides=FPN_STRIDES, device=device)
     matched = torch.full((num_images, len(level)), -1, dtype=torch.int64, device=device)
-    if len(boxes.boxes_xyxy):
-        cost = _costs(location_xy, level, boxes, rule)
-        for image in range(num_images):
-            own = cost.masked_fill(boxes.image_index != image, torch.inf)
-            area, index = own.min(dim=1)
-            matched[image] = torch.where(area.isfinite(), index, -1)
+    counts = boxes.counts
+    if not counts:
+        counts = tuple(torch.bincount(boxes.image_index, minlength=num_images).tolist())
+    first = 0
+    for image, count in enumerate(counts):
+        if count:
+            own = slice(first, first + count)
+            cost = _costs(location_xy, level, boxes.boxes_xyxy[own], boxes.centers_xy[own], rule)
+            area, index = cost.min(dim=1)
+            matched[image] = torch.where(area.isfinite(), index + first, -1)
+        first += count
     cells = [height * width for height, width in level_shapes]
     box_index = torch.cat([part.flatten() for part in torch.split(matched, cells, dim=1)])
     images = torch.arange(num_images, device=device)
@@ -69,25 +74,26 @@ def _labels(
 def _costs(
     location_xy: Float[Tensor, "l 2"],
     level: Int64[Tensor, " l"],
-    boxes: GroundTruth,
+    boxes_xyxy: Float[Tensor, "n 4"],
+    centers_xy: Float[Tensor, "n 2"],
     rule: Assignment,
-) -> Float[Tensor, "l m"]:
-    """Area of each box a location may learn, infinity for the others."""
+) -> Float[Tensor, "l n"]:
+    """Area of each box of an image that a location may learn, infinity for the others."""
     x, y = location_xy[:, :1], location_xy[:, 1:]
-    left, top, right, bottom = boxes.boxes_xyxy.unbind(1)
+    left, top, right, bottom = boxes_xyxy.unbind(1)
     farthest = torch.maximum(torch.maximum(x - left, right - x), torch.maximum(y - top, bottom - y))
     limits = constant((-1.0, *map(float, rule.level_ranges), CROWDED), location_xy.device)
     candidate = (farthest >= limits[level][:, None]) & (farthest <= limits[level + 1][:, None])
     if rule.center_radius is not None:
         strides = constant(tuple(map(float, FPN_STRIDES)), location_xy.device)
         reach = rule.center_radius * strides[level][:, None]
-        center_x, center_y = boxes.centers_xy.unbind(1)
+        center_x, center_y = centers_xy.unbind(1)
         left = torch.maximum(left, center_x - reach)
         right = torch.minimum(right, center_x + reach)
         top = torch.maximum(top, center_y - reach)
         bottom = torch.minimum(bottom, center_y + reach)
     candidate &= (x > left) & (x < right) & (y > top) & (y < bottom)
-    return torch.where(candidate, box_areas(boxes.boxes_xyxy), torch.inf)
+    return torch.where(candidate, box_areas(boxes_xyxy), torch.inf)
 
 
 def regression_targets(targets: Targets, boxes_xyxy: Float[Tensor, "m 4"]) -> Float[Tensor, "p 4"]:
