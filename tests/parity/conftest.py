@@ -19,6 +19,7 @@ from boxdepth.trainer.model.condinst import CondInst
 from boxdepth.trainer.model.controller import make_controller
 from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec
 from boxdepth.trainer.model.fcos_head import FcosHead
+from boxdepth.trainer.model.folded import FoldedConv
 from boxdepth.trainer.model.fpn import FeaturePyramid
 from boxdepth.trainer.model.mask_branch import MaskBranch, SemanticHead
 from boxdepth.trainer.model.weight_names import from_adelaidet
@@ -164,8 +165,9 @@ def _narrow_stem(net: nn.Module) -> None:
     net.conv1 = nn.Conv2d(3, 8, 7, stride=2, padding=3, bias=False).requires_grad_(False)
     net.bn1 = nn.BatchNorm2d(8).requires_grad_(False).eval()
     first = net.layer1[0]  # type: ignore[index]
-    first.conv1 = nn.Conv2d(8, 8, 1, bias=False)
-    first.downsample[0] = nn.Conv2d(8, 32, 1, bias=False)
+    first.conv1 = FoldedConv.in_place_of(nn.Conv2d(8, 8, 1, bias=False), first.bn1)
+    shortcut = first.downsample
+    shortcut[0] = FoldedConv.in_place_of(nn.Conv2d(8, 32, 1, bias=False), shortcut[1])
 
 
 @pytest.fixture(scope="session")

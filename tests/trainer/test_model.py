@@ -1,5 +1,6 @@
 """The network's parts: shapes, counts, frozen parts, and what the dynamic head computes."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -16,6 +17,7 @@ from boxdepth.trainer.model.dynamic_mask_head import (
     mask_outputs,
     split_params,
 )
+from boxdepth.trainer.model.folded import FoldedConv
 from boxdepth.trainer.structures import Positives
 
 TINY = config.Model(
@@ -350,3 +352,34 @@ def test_controller_must_fit_the_mask_head(tiny: CondInst) -> None:
             mask_branch=tiny.mask_branch,
             mask_head=MaskHeadSpec(depth="off"),
         )
+
+
+@pytest.mark.parametrize("name", ["resnet50", "resnet18", "resnet50d"])
+def test_folded_norms_are_the_norms(name: str) -> None:
+    """Outputs and gradients in double precision, and every parameter under its own name."""
+    torch.manual_seed(0)
+    size = {"channels": (8, 8, 16, 16), "stem_width": 4} if name != "resnet18" else {}
+    folded = build_backbone(name=name, frozen_stages=1, frozen_norm=True, extra=size).double()
+    for norm in (m for m in folded.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+        norm.running_mean.normal_(std=0.1)  # type: ignore[union-attr]
+        norm.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
+        norm.weight.data.uniform_(0.5, 1.5)
+        norm.bias.data.normal_(std=0.1)
+    plain = build_backbone(name=name, frozen_stages=1, extra=size).double()
+    assert plain.state_dict().keys() == folded.state_dict().keys()
+    plain.load_state_dict(folded.state_dict())
+    plain.eval()
+    folded = copy.deepcopy(folded).train()
+    assert any(isinstance(m, FoldedConv) for m in folded.modules())
+    x = torch.randn(2, 3, 64, 96, dtype=torch.double)
+    for ours, theirs in zip(folded(x), plain(x), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    with torch.no_grad():
+        for ours, theirs in zip(folded(x), plain(x), strict=True):
+            assert torch.equal(ours, theirs)
+    for net in (folded, plain):
+        sum(y.square().mean() for y in net(x)).backward()  # type: ignore[union-attr]
+    gradients = dict(plain.named_parameters())
+    for key, parameter in folded.named_parameters():
+        if parameter.requires_grad:
+            torch.testing.assert_close(parameter.grad, gradients[key].grad)

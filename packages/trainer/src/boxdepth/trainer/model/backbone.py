@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from boxdepth.trainer.errors import DownloadError
 from boxdepth.trainer.model.deformable import ModulatedDeformConv
+from boxdepth.trainer.model.folded import fold_norms
 
 if TYPE_CHECKING:
     from timm.models.resnet import Bottleneck
@@ -87,6 +88,8 @@ def build_backbone(
         _stride_in_1x1(name, net)
     if deformable_stages:
         _make_deformable(name, net, deformable_stages)
+    if frozen_norm:
+        fold_norms(net)
     backbone = Backbone(net, channels=net.feature_info.channels())
     backbone.freeze(_frozen_parts(net, frozen_stages))
     if frozen_norm:
