@@ -243,6 +243,7 @@ def test_an_image_that_cannot_be_used_is_described(
         ([[1, 2, 3]], r"boxes of shape \[1, 3\]"),
         ([[1, 2, 9, 9], [5, 5, 5, 9]], "box 1, .*: expected finite"),
         ([[1, 2, float("nan"), 9]], "box 0"),
+        ([[0, 0, 1e39, 9]], "box 0"),
         ([[60, 2, 70, 9]], "inside the image of 56 x 40"),
         ("here", "expected numbers"),
     ],
@@ -252,6 +253,15 @@ def test_a_box_that_cannot_be_used_is_named(
 ) -> None:
     with pytest.raises(ImageTypeError, match=words):
         predictor(pixels, boxes=boxes)
+
+
+def test_what_cannot_be_meant_is_refused(tiny_checkpoint: Path, config: RunConfig) -> None:
+    with pytest.raises(ConfigError, match=r"score_threshold 2\.0: expected 0 to 1"):
+        load_predictor(tiny_checkpoint, device="cpu", score_threshold=2.0)
+    with pytest.raises(ConfigError, match="device 'gpu': expected auto"):
+        load_predictor(tiny_checkpoint, device="gpu")
+    with pytest.raises(ConfigError, match="max_iterations 0: expected at least 1"):
+        fit(config, device="cpu", max_iterations=0)
 
 
 def test_every_family_of_errors_has_its_exit_code() -> None:

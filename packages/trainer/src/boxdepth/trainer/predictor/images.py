@@ -50,7 +50,8 @@ def boxes_of(boxes: Any, size: tuple[int, int]) -> Float32[np.ndarray, "n 4"]:
         ImageTypeError: not [n 4], not finite, or without area inside the image; names the first.
     """
     try:
-        given: np.ndarray = np.asarray(boxes, dtype=np.float32)
+        with np.errstate(over="ignore"):  # what fp32 can't hold is told below
+            given: np.ndarray = np.asarray(boxes, dtype=np.float32)
     except (TypeError, ValueError) as error:
         raise ImageTypeError("boxes: expected numbers, [n 4], as (x1, y1, x2, y2)") from error
     if given.size == 0:

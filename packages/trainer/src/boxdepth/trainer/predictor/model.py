@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from boxdepth.depthgen.store import Category
 from boxdepth.trainer.build import build_model
 from boxdepth.trainer.config import RunConfig
 from boxdepth.trainer.engine.checkpoint import find_checkpoint, load_checkpoint
-from boxdepth.trainer.errors import CheckpointError
+from boxdepth.trainer.errors import CheckpointError, ConfigError
 from boxdepth.trainer.model.condinst import CondInst
 from boxdepth.trainer.model.weight_files import check_finite
 
@@ -41,9 +41,12 @@ def load_model(path: Path, device: torch.device, *, weights: Which | None = None
         weights: None: the teacher's, if there is one.
 
     Raises:
+        ConfigError: weights of neither.
         CheckpointError: none there, damaged, or without the weights that were asked for.
         WeightsError: weights that are not finite.
     """
+    if weights not in (None, *get_args(Which)):
+        raise ConfigError(f"weights {weights!r}: expected teacher or student")
     folder = find_checkpoint(path)
     checkpoint = load_checkpoint(folder)
     which = weights or ("teacher" if checkpoint.teacher is not None else "student")

@@ -7,6 +7,7 @@ from typing import Any, final
 
 from boxdepth.trainer import assemble
 from boxdepth.trainer.engine.device import choose_device
+from boxdepth.trainer.errors import ConfigError
 from boxdepth.trainer.inference import InferenceSpec, Picture, predict_pictures
 from boxdepth.trainer.predict.results import Instances
 from boxdepth.trainer.predictor.images import ImageLike, boxes_of, rgb_of
@@ -25,7 +26,12 @@ class Predictor:
         Args:
             score_threshold: least final score of what is found, 0..1; None: the run's own rule.
             crop: cut the masks of given boxes at those boxes.
+
+        Raises:
+            ConfigError: a threshold outside 0..1.
         """
+        if score_threshold is not None and not 0 <= score_threshold <= 1:
+            raise ConfigError(f"score_threshold {score_threshold}: expected 0 to 1")
         self.model = model
         self.score_threshold = score_threshold or 0.0
         self.spec: InferenceSpec = replace(
@@ -93,7 +99,7 @@ def load_predictor(
 
     Raises:
         CheckpointError: none there, damaged, or without the weights that were asked for.
-        ConfigError: no such device.
+        ConfigError: no such device, weights of neither, a threshold outside 0..1.
     """
     model = load_model(Path(run), choose_device(device), weights=weights)
     return Predictor(model, score_threshold=score_threshold, crop=crop)

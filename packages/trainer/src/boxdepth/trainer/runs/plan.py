@@ -68,6 +68,8 @@ def plan_run(
         DataError: a store that can't be used.
         RunExistsError: the folder holds a run, and nothing was said about it.
     """
+    if max_iterations is not None and max_iterations < 1:
+        raise ConfigError(f"max_iterations {max_iterations}: expected at least 1")
     folder = out or Path("runs") / config.name
     if (folder / RUN).exists() and not (start.resumes or start.overwrites):
         raise RunExistsError(
