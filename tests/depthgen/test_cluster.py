@@ -20,7 +20,13 @@ from boxdepth.depthgen.generate import Job, generate
 from boxdepth.depthgen.generate.cluster import Cluster
 from boxdepth.depthgen.models import find_model
 from boxdepth.depthgen.predictor import Predictor, load_predictor
-from boxdepth.depthgen.store import ConfigError, DataError, open_store, verify_store
+from boxdepth.depthgen.store import (
+    ConfigError,
+    DataError,
+    EnvironmentFailure,
+    open_store,
+    verify_store,
+)
 
 from .conftest import encode, tree
 
@@ -186,6 +192,17 @@ def test_an_interrupted_client_goes_on_to_the_same_bytes(job: Job) -> None:
 def test_addresses_that_are_refused(address: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         Cluster(scheduler=address)
+
+
+def test_workers_that_do_not_start_are_told(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when something kills them before they are up."""
+
+    def fail(**_: object) -> None:
+        raise RuntimeError("Nanny failed to start.")
+
+    monkeypatch.setattr("distributed.LocalCluster", fail)
+    with pytest.raises(EnvironmentFailure, match="local workers do not start"):
+        generate(job, cluster=Cluster(jobs=1))
 
 
 def test_only_loopback_listens(job: Job) -> None:

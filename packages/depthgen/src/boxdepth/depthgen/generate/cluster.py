@@ -7,7 +7,7 @@ follow from its inputs alone, so a task that ran twice leaves what one would hav
 import importlib
 import ipaddress
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Final
@@ -261,25 +261,33 @@ def _connect(cluster: Cluster) -> Iterator[Any]:
         with client:
             yield client
         return
-    workers = len(cluster.devices) or cluster.jobs
-    # Loopback only: dask's protocol runs whatever code it is sent.
     settings = {
         "distributed.scheduler.allowed-failures": DEATHS - 1,
         "distributed.worker.daemon": True,
     }
-    with (
-        importlib.import_module("dask").config.set(settings),
-        distributed.LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",  # without an address it listens on 8787, everywhere
-            silence_logs="CRITICAL",
-        ) as local,
-        distributed.Client(local, set_as_default=False) as client,
-    ):
+    with ExitStack() as stack:
+        stack.enter_context(importlib.import_module("dask").config.set(settings))
+        try:
+            local = stack.enter_context(_local_cluster(len(cluster.devices) or cluster.jobs))
+            client = stack.enter_context(distributed.Client(local, set_as_default=False))
+        except (OSError, RuntimeError, TimeoutError) as error:
+            raise EnvironmentFailure(
+                f"the local workers do not start ({error}); too little memory, or somebody ends "
+                "them? Repeat the same command: what is finished stays"
+            ) from error
         yield client
+
+
+def _local_cluster(workers: int) -> Any:
+    # Loopback only: dask's protocol runs whatever code it is sent.
+    return _distributed().LocalCluster(
+        n_workers=workers,
+        threads_per_worker=1,
+        processes=True,
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",  # without an address it listens on 8787, everywhere
+        silence_logs="CRITICAL",
+    )
 
 
 @cache
