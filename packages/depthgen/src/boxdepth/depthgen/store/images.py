@@ -39,7 +39,11 @@ _ORIENTATIONS_THAT_SWAP_SIDES: Final = frozenset({5, 6, 7, 8})
 
 
 def decode_image(
-    data: bytes, *, expected_size: tuple[int, int] | None, name: str
+    data: bytes,
+    *,
+    expected_size: tuple[int, int] | None,
+    name: str,
+    max_pixels: int = MAX_PIXELS,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Decode an image file to RGB.
 
@@ -52,14 +56,15 @@ def decode_image(
         data: The bytes of the whole file.
         expected_size: (height, width) in pixels that the annotations promise; ``None`` accepts any.
         name: What the messages call the image.
+        max_pixels: A larger image is refused before anything is decoded.
 
     Raises:
         ImageError: Another format, cut short, of another size than promised, larger than
-            ``MAX_PIXELS``, of several frames, or with numbers that are no 8 or 16-bit colours.
+            ``max_pixels``, of several frames, or with numbers that are no 8 or 16-bit colours.
     """
     shown = ascii(name)
     with _opened(data, shown) as image:
-        _check_header(image, expected_size=expected_size, shown=shown)
+        _check_header(image, expected_size=expected_size, shown=shown, limit=max_pixels)
         image.load()
         if image.mode in _SIXTEEN_BIT_MODES:
             upper = (np.array(image).astype(np.uint16) >> 8).astype(np.uint8)
@@ -145,10 +150,16 @@ def exif_orientation(data: bytes) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _check_header(image: Image.Image, *, expected_size: tuple[int, int] | None, shown: str) -> None:
+def _check_header(
+    image: Image.Image,
+    *,
+    expected_size: tuple[int, int] | None,
+    shown: str,
+    limit: int = MAX_PIXELS,
+) -> None:
     height, width = image.height, image.width
-    if height * width > MAX_PIXELS:
-        raise ImageError(f"{shown}: {_too_large((height, width))}")
+    if height * width > limit:
+        raise ImageError(f"{shown}: {_too_large((height, width), limit)}")
     if expected_size is not None and (height, width) != tuple(expected_size):
         raise ImageError(f"{shown}: {_wrong_size(image, expected_size)}")
     if image.mode not in _EIGHT_BIT_MODES | _SIXTEEN_BIT_MODES:
@@ -162,9 +173,9 @@ def _check_header(image: Image.Image, *, expected_size: tuple[int, int] | None, 
         )
 
 
-def _too_large(size: tuple[int, int] | None) -> str:
+def _too_large(size: tuple[int, int] | None, limit: int = MAX_PIXELS) -> str:
     seen = "the header promises far more" if size is None else f"{size[0]}x{size[1]} pixels"
-    return f"{seen}, and the limit is {MAX_PIXELS:,} pixels; scale it down together with its boxes"
+    return f"{seen}, and the limit is {limit:,} pixels; scale it down together with its boxes"
 
 
 def _wrong_size(image: Image.Image, expected: tuple[int, int]) -> str:

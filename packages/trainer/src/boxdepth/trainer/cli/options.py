@@ -125,6 +125,11 @@ Boxes = Annotated[
     _option("COCO boxes: one mask for each, instead of detections. `store`: those of --store."),
 ]
 Crop = Annotated[bool, typer.Option(help="With --boxes: cut each mask at its box.")]
+Tile = Annotated[
+    int | None,
+    typer.Option(min=64, help="Look at larger images in tiles of so many pixels a side."),
+]
+Overlap = Annotated[int, typer.Option(min=0, help="With --tile: pixels that neighbours share.")]
 OnBadOption = Annotated[
     OnBad,
     typer.Option(

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import torch
 
     from boxdepth.depthgen.store import Category
+    from boxdepth.trainer.predict.tiles import Tiling
     from boxdepth.trainer.predictor.job import Outcome, Overlays
     from boxdepth.trainer.predictor.model import Model, Which
     from boxdepth.trainer.predictor.predictor import Predictor
@@ -26,6 +27,8 @@ Examples:
   trainer predict runs/coco_r50_1x photos/ cat.jpg --out predictions.json --overlay overlays
 
   trainer predict runs/coco_r50_1x photos/ --boxes boxes.json --out masks.json
+
+  trainer predict runs/mine aerial.tif --tile 1024 --overlap 128
 
   trainer predict runs/mine --store stores/mine.zarr --boxes store --out masks.json
 """
@@ -43,6 +46,8 @@ def predict(
     score_threshold: options.ScoreThreshold = None,
     boxes: options.Boxes = None,
     crop: options.Crop = True,
+    tile: options.Tile = None,
+    overlap: options.Overlap = 128,
     on_bad: options.OnBadOption = options.OnBad.error,
     overwrite: options.Overwrite = False,
     device: Device = "auto",
@@ -62,6 +67,7 @@ def predict(
         weights=weights.value if weights else None,
         score_threshold=score_threshold,
         crop=crop,
+        tiling=_tiling(tile, overlap),
     )
     categories = predictor.model.categories
     task = task_on(source, categories, boxes="store" if boxes == Path("store") else boxes)
@@ -84,6 +90,17 @@ def predict(
     outcome.check(out, skip_bad=on_bad is options.OnBad.skip)
     if outcome.bad:
         say(PicturesError(outcome.bad, kept=str(out)), style="yellow")
+
+
+def _tiling(size: int | None, overlap: int) -> "Tiling | None":
+    from boxdepth.trainer.predict.tiles import Tiling
+
+    if size is None:
+        return None
+    try:
+        return Tiling(size=size, overlap=overlap)
+    except ValueError as error:
+        raise ConfigError(f"--tile, --overlap: {error}") from error
 
 
 def _source(store: Path | None, images: list[Path]) -> "Source":

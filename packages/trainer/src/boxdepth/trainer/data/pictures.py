@@ -25,6 +25,9 @@ OTHER_PICTURES = (".gif", ".avif", ".jp2", ".jxl")
 _ORIENTATION = 0x0112
 NOT_THE_FILES_FAULT = {errno.ESTALE, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 
+LARGEST_PICTURE = 100_000_000
+"""Pixels; 10,000 x 10,000 are 0.3 GB decoded and as much again while they are being decoded."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PictureFile:
@@ -152,7 +155,7 @@ def read_picture(picture: PictureFile, *, size: tuple[int, int] | None = None) -
     """
     assert picture.path is not None
     data = _bytes_of(picture.path)
-    rgb = decode_image(data, expected_size=size, name=str(picture.path))
+    rgb = decode_image(data, expected_size=size, name=str(picture.path), max_pixels=LARGEST_PICTURE)
     return Pixels(rgb=rgb, turned=_orientation(data) not in (0, 1))
 
 
@@ -163,7 +166,9 @@ def read_file(path: Path) -> UInt8[np.ndarray, "h w 3"]:
         DataError: there is no such file, or it is not a picture that can be used.
         OSError: the machine is at fault, not the picture.
     """
-    return decode_image(_bytes_of(path), expected_size=None, name=str(path))
+    return decode_image(
+        _bytes_of(path), expected_size=None, name=str(path), max_pixels=LARGEST_PICTURE
+    )
 
 
 def _bytes_of(path: Path) -> bytes:

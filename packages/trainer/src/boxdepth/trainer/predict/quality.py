@@ -20,10 +20,10 @@ CUES = (
 )  # fmt: skip
 """Names of the columns of the cues, in order."""
 WEIGHTS = (
-    4.516, -0.111, 0.662, 0.358, -0.291, 1.415, 2.405, -2.781, 1.239, 1.837, -0.891,
+    3.142, 0.533, 1.254, 2.13, -0.272, 0.176, 2.358, -1.983, 1.261, 1.391, -0.883,
 )  # fmt: skip
 """Of the logistic function, one a cue."""
-BIAS = -6.589
+BIAS = -7.186
 SURE, UNSURE = 0.7, 0.3
 """Thresholds whose masks are compared: they agree where the outline is steep."""
 RING = 2

@@ -10,8 +10,10 @@ from boxdepth.trainer.engine.device import choose_device
 from boxdepth.trainer.errors import ConfigError
 from boxdepth.trainer.inference import InferenceSpec, Picture, predict_pictures
 from boxdepth.trainer.predict.results import Instances
+from boxdepth.trainer.predict.tiles import Tiling
 from boxdepth.trainer.predictor.images import ImageLike, boxes_of, rgb_of
 from boxdepth.trainer.predictor.model import Model, Which, load_model
+from boxdepth.trainer.predictor.tiled import predict_tiled
 
 
 @final
@@ -19,13 +21,19 @@ class Predictor:
     """A trained network that finds instances in images, or the masks of boxes that are there."""
 
     def __init__(
-        self, model: Model, *, score_threshold: float | None = None, crop: bool = True
+        self,
+        model: Model,
+        *,
+        score_threshold: float | None = None,
+        crop: bool = True,
+        tiling: Tiling | None = None,
     ) -> None:
         """Wrap a loaded model.
 
         Args:
             score_threshold: least final score of what is found, 0..1; None: the run's own rule.
             crop: cut the masks of given boxes at those boxes.
+            tiling: look at larger images tile by tile; None: as a whole.
 
         Raises:
             ConfigError: a threshold outside 0..1.
@@ -33,6 +41,7 @@ class Predictor:
         if score_threshold is not None and not 0 <= score_threshold <= 1:
             raise ConfigError(f"score_threshold {score_threshold}: expected 0 to 1")
         self.model = model
+        self.tiling = tiling
         self.score_threshold = score_threshold or 0.0
         self.spec: InferenceSpec = replace(
             assemble.inference_spec(model.config), crop_to_given=crop, quality=True
@@ -75,9 +84,22 @@ class Predictor:
                 held.append(picture.boxes_xyxy is not None)
                 yield picture
 
-        for instances in predict_pictures(self.model.network, watched(), self.spec):
+        for instances in self._instances(watched()):
             given = held.pop(0)
             yield instances if given else instances.above(self.score_threshold)
+
+    def _instances(self, pictures: Iterable[Picture]) -> Iterator[Instances]:
+        if self.tiling is None:
+            yield from predict_pictures(self.model.network, pictures, self.spec)
+            return
+        for picture in pictures:
+            yield predict_tiled(
+                self.model.network,
+                picture,
+                self.spec,
+                self.tiling,
+                least_score=self.score_threshold,
+            )
 
 
 def load_predictor(
@@ -87,6 +109,7 @@ def load_predictor(
     weights: Which | None = None,
     score_threshold: float | None = None,
     crop: bool = True,
+    tiling: Tiling | None = None,
 ) -> Predictor:
     """The predictor of a run (its best checkpoint, else its latest) or of a checkpoint.
 
@@ -96,10 +119,11 @@ def load_predictor(
         weights: ``teacher`` or ``student``; None: the teacher, if there is one.
         score_threshold: least final score of what is found, 0..1; None: the run's own rule.
         crop: cut the masks of given boxes at those boxes.
+        tiling: look at larger images tile by tile; None: as a whole.
 
     Raises:
         CheckpointError: none there, damaged, or without the weights that were asked for.
         ConfigError: no such device, weights of neither, a threshold outside 0..1.
     """
     model = load_model(Path(run), choose_device(device), weights=weights)
-    return Predictor(model, score_threshold=score_threshold, crop=crop)
+    return Predictor(model, score_threshold=score_threshold, crop=crop, tiling=tiling)
