@@ -1,8 +1,11 @@
 """Pictures of any size: who else is in the batch changes nothing."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from tests.trainer.test_pseudo import MODEL
 
 from boxdepth.trainer.build import build_model, mask_head_spec
@@ -62,3 +65,13 @@ def test_images_that_are_padded_alike_stay_together() -> None:
     assert padded_size([(64, 96)]) == (64, 96)
     assert padded_size([(65, 1), (1, 97)]) == (96, 128)
     assert equally_padded([(64, 80), (96, 64), (33, 96), (64, 97)]) == [[0, 2], [1], [3]]
+
+
+def test_a_spec_takes_single_settings_by_name() -> None:
+    spec = InferenceSpec(mask_head=mask_head_spec(MODEL), short_side=64, quality=True)
+    assert (spec.settings.short_side, spec.settings.max_size) == (64, 1333)
+    other = replace(spec, batch_size=3)  # type: ignore[call-arg]
+    assert (other.settings.short_side, other.settings.batch_size) == (64, 3)
+    assert (other.quality, other.mask_head) == (True, spec.mask_head)
+    with pytest.raises(ValidationError, match="shortside"):
+        InferenceSpec(mask_head=mask_head_spec(MODEL), shortside=64)

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,17 +21,40 @@ from boxdepth.trainer.predict.rules import Inference
 from boxdepth.trainer.structures import DenseOutputs, Detections
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, init=False)
 class InferenceSpec:
     """How a network predicts."""
 
     mask_head: MaskHeadSpec
-    settings: Inference = field(default_factory=Inference)
-    crop_to_given: bool = True
+    settings: Inference
+    crop_to_given: bool
     """Cut the masks of given boxes at those boxes."""
-    autocast: torch.dtype | None = None
-    quality: bool = False
+    autocast: torch.dtype | None
+    quality: bool
     """Say of each mask how good it probably is."""
+
+    def __init__(
+        self,
+        *,
+        mask_head: MaskHeadSpec,
+        settings: Inference | None = None,
+        crop_to_given: bool = True,
+        autocast: torch.dtype | None = None,
+        quality: bool = False,
+        **changed: Any,
+    ) -> None:
+        """Settings, and single ones of them by name: ``replace(spec, batch_size=3)``.
+
+        Raises:
+            ValidationError: no such setting, or a value that it can't have.
+        """
+        settings = settings or Inference()
+        put = object.__setattr__
+        put(self, "mask_head", mask_head)
+        put(self, "settings", settings.changed(**changed) if changed else settings)
+        put(self, "crop_to_given", crop_to_given)
+        put(self, "autocast", autocast)
+        put(self, "quality", quality)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
