@@ -77,6 +77,7 @@ def test_twenty_steps_straight_from_a_bucket(proxy: Proxy, tmp_path: Path) -> No
     first, words = _fit(tmp_path, *settings, "--max-iterations", "20", "--out", "remote")
     assert first["iterations"] == 20
     assert "canary" not in words
+    assert f"images of {stores['train']}" in words.replace("\n", " ")
     images = proxy.count("train.zarr/image/data/c/"), proxy.count("train.zarr/depth/q/c/")
     total = sum(proxy.requests.values())
     print(f"20 steps of 2 from s3://: {total} requests, images {images[0]}, depth {images[1]}")

@@ -156,7 +156,7 @@ def _introduce(plan: "Plan", device: "torch.device") -> None:
     say(f"{config.name}: {_iterations(plan)} on {device}, into {plan.folder}", style="bold")
     say(
         f"  learns from {census.boxes_used} boxes on {census.images_used} images of "
-        f"{config.data.train}" + (f" (left out: {', '.join(left_out)})" if left_out else "")
+        f"{plan.train.store.path}" + (f" (left out: {', '.join(left_out)})" if left_out else "")
     )
     if census.images_without_depth:
         say(f"  {census.images_without_depth} images have no usable depth: boxes and colour only")
@@ -222,7 +222,10 @@ def _describe(plan: "Plan") -> dict[str, Any]:
 
     config, data, cost = plan.config, plan.config.data, costs(plan)
     say(f"{config.name}: would train {_iterations(plan)} into {plan.folder}", style="bold")
-    say(f"  reads   {data.train} ({len(plan.train)} images), {data.val or 'no val store'}")
+    say(
+        f"  reads   {plan.train.store.path} ({len(plan.train)} images), "
+        f"{data.val or 'no val store'}"
+    )
     for note in plan.notes:
         say(f"  {note}", style="yellow")
     kept, millions = cost.checkpoint_bytes * (config.checkpoints.keep + 1), cost.parameters / 1e6
