@@ -314,7 +314,7 @@ def test_plain_and_compressed_run_lengths_are_the_same_mask() -> None:
     coded = results_with(lambda r: r.update(segmentation={"size": [40, 60], "counts": data}))
     truth = read_annotations(copy.deepcopy(TRUTH))
     masks = [read_predictions(results, truth).masks for results in (plain, coded)]
-    assert list(masks[0].texts) == list(masks[1].texts)
+    assert masks[0].strings == masks[1].strings
 
 
 def test_boxes_are_taken_from_masks_where_there_are_none() -> None:

@@ -7,11 +7,11 @@ counts instead, with the same result.
 
 import os
 import warnings
+from typing import Any
 
 import numpy as np
 from hotcoco import COCO, COCOeval
 
-from boxdepth.evaluate.coco_ap.documents import detection_areas
 from boxdepth.evaluate.coco_ap.protocol import AREA_RANGES, Curves, IouType
 from boxdepth.evaluate.results import GroundTruth, Predictions
 
@@ -55,6 +55,7 @@ def evaluate_with_hotcoco(
 
 def _annotations(truth: GroundTruth, *, with_masks: bool) -> COCO:
     sizes = truth.image_sizes.tolist()
+    segmentations: list[Any] | None = truth.masks.rles() if with_masks else None
     return COCO.from_arrays(
         [{"id": i, "height": height, "width": width} for i, (height, width) in enumerate(sizes)],
         [{"id": k, "name": name} for k, name in enumerate(truth.category_names)],
@@ -64,7 +65,7 @@ def _annotations(truth: GroundTruth, *, with_masks: bool) -> COCO:
         ids=np.arange(1, len(truth) + 1),  # an id of 0 reads as "unmatched" in COCO's code
         area=truth.areas,
         iscrowd=truth.crowd,
-        segmentation=list(truth.masks.rles()) if with_masks else None,
+        segmentation=segmentations,
     )
 
 
@@ -78,7 +79,7 @@ def _detections(expected: COCO, predictions: Predictions, iou_type: IouType) -> 
     rows = np.concatenate(columns, axis=1, dtype=np.float64)
     if iou_type == "bbox":
         return expected.load_res(rows)
-    found = expected.load_res(rows, segmentation=list(predictions.masks.rles()))
-    areas = detection_areas(predictions, iou_type)
-    found.update_anns(ids=np.arange(1, len(predictions) + 1), area=areas)
+    segmentations: list[Any] = predictions.masks.rles()
+    found = expected.load_res(rows, segmentation=segmentations)
+    found.update_anns(ids=np.arange(1, len(predictions) + 1), area=predictions.masks.areas)
     return found

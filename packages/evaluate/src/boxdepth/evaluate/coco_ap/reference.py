@@ -5,15 +5,11 @@ import io
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float64
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from boxdepth.evaluate.coco_ap.boundary import boundaries
-from boxdepth.evaluate.coco_ap.documents import (
-    Document,
-    prediction_document,
-    truth_document,
-)
 from boxdepth.evaluate.coco_ap.protocol import Curves, IouType
 from boxdepth.evaluate.results import GroundTruth, Predictions
 
@@ -25,13 +21,12 @@ def evaluate_with_pycocotools(
     max_detections: tuple[int, ...],
 ) -> Curves:
     """Precision and recall of every class, by pycocotools."""
-    images = np.arange(len(truth.image_ids))
-    expected = truth_document(truth, iou_type=iou_type, images=images)
-    found = prediction_document(predictions, truth, iou_type=iou_type, images=images)
     evaluator = _BoundaryEvaluation if iou_type == "boundary" else COCOeval
     with contextlib.redirect_stdout(io.StringIO()):
+        expected = _coco(truth, truth, truth.areas, iou_type)
+        found = _coco(truth, predictions, predictions.areas(iou_type), iou_type)
         shape = "bbox" if iou_type == "bbox" else "segm"
-        evaluation = evaluator(_coco(expected), _coco(found), shape)
+        evaluation = evaluator(expected, found, shape)
         evaluation.params.maxDets = list(max_detections)
         evaluation.evaluate()
         evaluation.accumulate()
@@ -60,8 +55,37 @@ class _BoundaryEvaluation(COCOeval):  # type: ignore[misc]
         return np.where(crowd[None], whole, np.minimum(whole, outlines))
 
 
-def _coco(document: Document) -> COCO:
+def _coco(
+    truth: GroundTruth,
+    objects: GroundTruth | Predictions,
+    areas: Float64[np.ndarray, " n"],
+    iou_type: IouType,
+) -> COCO:
+    """Plain records, ids from 1 (an id of 0 reads as "unmatched" in COCO's code)."""
+    crowd, scores = np.zeros(len(objects), dtype=np.int64), np.ones(len(objects))
+    if isinstance(objects, GroundTruth):
+        crowd = objects.crowd.astype(np.int64)
+    else:
+        scores = objects.scores
+    columns: dict[str, Any] = {
+        "id": np.arange(1, len(objects) + 1),
+        "image_id": objects.image_index,
+        "category_id": objects.category_index + 1,
+        "bbox": objects.boxes_xywh,
+        "area": areas,
+        "iscrowd": crowd,
+        "score": scores,
+    }
+    values = [column.tolist() for column in columns.values()]
+    if iou_type != "bbox":
+        columns["segmentation"] = None
+        values.append(objects.masks.rles())
+    sizes = truth.image_sizes.tolist()
     coco = COCO()
-    coco.dataset = document
+    coco.dataset = {
+        "images": [{"id": i, "height": h, "width": w} for i, (h, w) in enumerate(sizes)],
+        "annotations": [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)],
+        "categories": [{"id": k, "name": n} for k, n in enumerate(truth.category_names, start=1)],
+    }
     coco.createIndex()
     return coco

@@ -212,7 +212,8 @@ def _filled(
 def _concatenated(one: MaskTable, other: MaskTable) -> MaskTable:
     return MaskTable(
         sizes=np.concatenate((one.sizes, other.sizes)),
-        texts=[*one.texts, *other.texts],
+        strings=one.strings + other.strings,
+        offsets=np.concatenate((one.offsets, one.offsets[-1] + other.offsets[1:])),
         areas=np.concatenate((one.areas, other.areas)),
     )
 

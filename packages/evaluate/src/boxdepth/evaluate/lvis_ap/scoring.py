@@ -13,7 +13,6 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from boxdepth.evaluate.coco_ap import IouType
-from boxdepth.evaluate.coco_ap.documents import detection_areas
 from boxdepth.evaluate.coco_ap.evaluation import cannot_compare
 from boxdepth.evaluate.coco_ap.matching import average_precisions, image_overlaps
 from boxdepth.evaluate.coco_ap.protocol import AREA_RANGES, IOU_THRESHOLDS
@@ -147,7 +146,7 @@ def _match_all(
     judged: np.ndarray,
     iou_type: IouType,
 ) -> Iterator[_Matched]:
-    found_areas = detection_areas(predictions, iou_type)
+    found_areas = predictions.areas(iou_type)
     for overlaps in image_overlaps(truth, predictions, iou_type):
         rows = np.flatnonzero(judged[overlaps.detections])
         classes = predictions.category_index[overlaps.detections[rows]]

@@ -40,37 +40,44 @@ class MaskTable:
 
     Attributes:
         sizes: (height, width) of the image each mask belongs to, in pixels.
-        texts: canonical compressed run lengths, empty where there is no mask.
+        strings: canonical compressed run lengths of all masks, joined.
+        offsets: where each mask's string begins and ends; equal where there is no mask.
         areas: object pixels, 0 where there is no mask.
     """
 
     sizes: Int64[np.ndarray, "n 2"]
-    texts: Sequence[str]
+    strings: bytes
+    offsets: Int64[np.ndarray, " n+1"]
     areas: Float64[np.ndarray, " n"]
 
     @property
     def present(self) -> Bool[np.ndarray, " n"]:
         """Which objects have a mask (an all-background mask is one)."""
-        return np.fromiter(map(bool, self.texts), bool, len(self.texts))
+        return np.diff(self.offsets) > 0
 
-    def rle(self, index: int) -> dict[str, object]:
+    def text(self, index: int) -> str:
+        """Mask `index` as compressed run lengths, empty where there is none."""
+        return self.strings[self.offsets[index] : self.offsets[index + 1]].decode("ascii")
+
+    def rle(self, index: int) -> dict[str, Any]:
         """Mask `index` as COCO's `{"size": [height, width], "counts": text}`."""
-        return {"size": self.sizes[index].tolist(), "counts": self.texts[index]}
+        return {"size": self.sizes[index].tolist(), "counts": self.text(index)}
 
     @without_collector
-    def rles(self) -> list[dict[str, object]]:
+    def rles(self) -> list[dict[str, Any]]:
         """All masks as `rle` gives them; an all-background one where there is none."""
         found, which = np.unique(self.sizes @ [_SIDES, 1], return_inverse=True)
         sizes = [[value // _SIDES, value % _SIDES] for value in found.tolist()]
-        blank = [rle.encode([height * width]).decode("ascii") for height, width in sizes]
+        blank = [rle.encode([height * width]) for height, width in sizes]
+        cuts = self.offsets.tolist()
         return [
-            {"size": sizes[size], "counts": text or blank[size]}
-            for size, text in zip(which.tolist(), self.texts, strict=True)
+            {"size": sizes[size], "counts": self.strings[begin:end] or blank[size]}
+            for size, begin, end in zip(which.tolist(), cuts, cuts[1:], strict=False)
         ]
 
     def pixels(self, index: int) -> Bool[np.ndarray, "h w"]:
         """Mask `index` as pixels, all background where there is none."""
-        if not self.texts[index]:
+        if not self.offsets[index + 1] - self.offsets[index]:
             return np.zeros(self.sizes[index], dtype=bool)
         return np.asarray(mask_api.decode(self.rle(index)), dtype=bool)
 
@@ -84,9 +91,13 @@ class MaskTable:
 
     def take(self, order: Int64[np.ndarray, " m"]) -> "MaskTable":
         """The masks of objects `order`, in that order."""
+        lengths = np.diff(self.offsets)[order]
+        begin, end = self.offsets[order].tolist(), self.offsets[order + 1].tolist()
+        pieces = [self.strings[a:b] for a, b in zip(begin, end, strict=True)]
         return MaskTable(
             sizes=self.sizes[order],
-            texts=[self.texts[index] for index in order.tolist()],
+            strings=b"".join(pieces),
+            offsets=np.concatenate(([0], np.cumsum(lengths))),
             areas=self.areas[order],
         )
 
@@ -111,8 +122,8 @@ def read_masks(
     """
     if set(map(type, segmentations)) <= _ABSENT:
         return no_masks(sizes)
-    texts: list[str] = []
-    areas = np.zeros(len(sizes))
+    strings: list[bytes] = []
+    lengths, areas = np.zeros(len(sizes), dtype=np.int64), np.zeros(len(sizes))
     # Batch by batch through all steps: hundreds of megabytes of text pass the cache once.
     for begin in range(0, len(sizes), _ROWS_AT_ONCE):
         rows = slice(begin, min(begin + _ROWS_AT_ONCE, len(sizes)))
@@ -124,9 +135,10 @@ def read_masks(
         reader = _Reader(
             sizes=sizes[rows], where=partial(_shifted, where, begin), problems=problems
         )
-        found, areas[rows] = reader.read(batch)
-        texts.extend(found)
-    return MaskTable(sizes=sizes, texts=texts, areas=areas)
+        data, lengths[rows], areas[rows] = reader.read(batch)
+        strings.append(data)
+    offsets = np.concatenate(([0], np.cumsum(lengths)))
+    return MaskTable(sizes=sizes, strings=b"".join(strings), offsets=offsets, areas=areas)
 
 
 def _shifted(where: Callable[[int], str], by: int, row: int) -> str:
@@ -135,7 +147,8 @@ def _shifted(where: Callable[[int], str], by: int, row: int) -> str:
 
 def no_masks(sizes: Int64[np.ndarray, "n 2"]) -> MaskTable:
     """A table of objects without masks."""
-    return MaskTable(sizes=sizes, texts=[""] * len(sizes), areas=np.zeros(len(sizes)))
+    offsets, areas = np.zeros(len(sizes) + 1, dtype=np.int64), np.zeros(len(sizes))
+    return MaskTable(sizes=sizes, strings=b"", offsets=offsets, areas=areas)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,22 +159,27 @@ class _Reader:
     where: Callable[[int], str]
     problems: Problems
 
-    def read(self, segmentations: Sequence[Any]) -> tuple[list[str], Float64[np.ndarray, " n"]]:
-        """Strings and object pixels."""
+    def read(
+        self, segmentations: Sequence[Any]
+    ) -> tuple[bytes, Int64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
+        """Joined strings, the length of each, and object pixels."""
         texts = self._typed_texts(segmentations)
         if texts is None:
             texts = self._texts(segmentations)
         lengths = np.fromiter(map(len, texts), np.int64, len(texts))
         full, areas, pixels = np.flatnonzero(lengths), np.zeros(len(texts)), self.sizes.prod(axis=1)
-        data = np.frombuffer("".join(texts).encode("ascii"), np.uint8)
-        good, area = rle.measure(data, lengths[full], pixels[full])
+        data = "".join(texts).encode("ascii")
+        good, area = rle.measure(np.frombuffer(data, np.uint8), lengths[full], pixels[full])
         areas[full[good]] = area[good]
+        if good.all():
+            return data, lengths, areas
         for row in full[~good].tolist():
             runs, fault = _runs(texts[row], int(pixels[row]))
             if fault:
                 self._fail(row, fault)
-            texts[row], areas[row] = rle.encode(runs).decode("ascii"), sum(runs[1::2])
-        return texts, areas
+            texts[row] = rle.encode(runs).decode("ascii")
+            lengths[row], areas[row] = len(texts[row]), sum(runs[1::2])
+        return "".join(texts).encode("ascii"), lengths, areas
 
     def _typed_texts(self, segmentations: Sequence[Any]) -> list[str] | None:
         """Compressed strings of a column that holds nothing else, at its images' sizes."""

@@ -40,6 +40,12 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def areas(self, iou_type: str) -> Float64[np.ndarray, " n"]:
+        """What files a detection under small, medium or large: area of its box, or of its mask."""
+        if iou_type == "bbox":
+            return np.asarray(self.boxes_xywh[:, 2:].prod(axis=1))
+        return self.masks.areas
+
     def take(self, order: Int64[np.ndarray, " m"]) -> "Predictions":
         """Detections `order`, in that order."""
         columns = ("record", "image_index", "category_index", "scores", "boxes_xywh", "has_box")
@@ -71,7 +77,7 @@ def _ties_by_content(predictions: Predictions, order: np.ndarray, same: np.ndarr
         predictions.boxes_xywh[rows].tolist(),
         predictions.category_index[rows].tolist(),
         predictions.masks.areas[rows].tolist(),
-        map(predictions.masks.texts.__getitem__, rows.tolist()),
+        map(predictions.masks.text, rows.tolist()),
         rows.tolist(),
         strict=True,
     )

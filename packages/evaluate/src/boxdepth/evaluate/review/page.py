@@ -96,7 +96,7 @@ def document(items: ExportSet) -> dict[str, Any]:
         }
         if items.masks.present[row]:
             size = items.masks.sizes[row].tolist()
-            counts = items.masks.texts[row]
+            counts = items.masks.text(row)
             record |= {"segmentation": {"size": size, "counts": counts},
                        "area": items.masks.areas[row].item()}  # fmt: skip
         annotations.append(record)

@@ -78,7 +78,7 @@ def _annotation(job: Job, row: int) -> dict[str, Any]:
     annotation = {**_record(job, row), "area": items.masks.areas[row].item()}
     if job.outlines is None:
         size = job.size(int(items.image_index[row]))
-        counts = items.masks.texts[row]
+        counts = items.masks.text(row)
         annotation["segmentation"] = {"size": list(size), "counts": counts}
     else:
         annotation["segmentation"] = [
