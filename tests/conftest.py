@@ -3,6 +3,7 @@
 import functools
 import inspect
 import os
+import signal
 import sys
 import types
 from collections.abc import Callable
@@ -16,6 +17,10 @@ from typeguard import check_type
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# Started with `&` by a script, Ctrl-C is ignored, here and in every command that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PACKAGES = ("boxdepth.depthgen", "boxdepth.trainer", "boxdepth.evaluate")
 

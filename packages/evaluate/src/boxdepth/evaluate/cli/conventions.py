@@ -50,6 +50,8 @@ console = Console(
 )
 """For people: stderr; whatever stands in square brackets or between colons is text."""
 logger = logging.getLogger("boxdepth")
+python_warnings = logging.getLogger("py.warnings")
+"""What libraries warn of, such as Pillow of a damaged TIFF: shown under ``-v`` only."""
 
 
 class App(typer.Typer):
@@ -82,7 +84,9 @@ class App(typer.Typer):
             verbose: Verbose = False,
             quiet: Quiet = False,
         ) -> None:
-            logger.handlers = [RichHandler(console=console, show_time=False, show_path=False)]
+            handler = RichHandler(console=console, show_time=False, show_path=False)
+            logger.handlers = python_warnings.handlers = [handler]
+            logging.captureWarnings(True)
             _set_loudness(verbose=False, quiet=False)
             _set_loudness(verbose=verbose, quiet=quiet)
 
@@ -125,11 +129,13 @@ def _set_loudness(*, verbose: bool, quiet: bool) -> None:
     """Only ever add to what was asked for before the subcommand's name."""
     if verbose:
         logger.setLevel(logging.DEBUG)
+        python_warnings.setLevel(logging.DEBUG)
     elif quiet:
         logger.setLevel(logging.ERROR)
         console.quiet = True
     elif not (is_verbose() or console.quiet):
         logger.setLevel(logging.WARNING)
+        python_warnings.setLevel(logging.ERROR)
 
 
 def is_verbose() -> bool:
