@@ -11,6 +11,7 @@ from boxdepth.evaluate.report.charts import UNIT, axes, frame
 # Classes shown: more have no room for their names on a phone.
 SHOWN = 12
 _SIDE, _NAMES, _LETTERS = 360, 92, 13
+_WIDE = set("MW@%mw<>=+~…")
 _NARROW = set(" !'(),./:;I[]fijlrt|")
 _GOOD, _BAD = "#0072b2", "#d55e00"
 _STYLE = (
@@ -124,7 +125,7 @@ def _labels(labels: tuple[str, ...], step: float) -> str:
 def _squeezed(text: str) -> str:
     """An attribute that makes wide text fit its margin, whatever font the reader has."""
     wide = sum(
-        12.0 if ord(c) > 0x2E80 or c in "MW@%" else 4.5 if c in _NARROW else 7.5 for c in text
+        12.0 if ord(c) > 0x2E80 or c in _WIDE else 5.0 if c in _NARROW else 8.0 for c in text
     )
     room = _NAMES - 8
     return f' textLength="{room}" lengthAdjust="spacingAndGlyphs"' if wide > room else ""
