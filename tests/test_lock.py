@@ -64,3 +64,10 @@ def test_no_file_that_is_committed_names_an_index(repository: Path) -> None:
     for name in ("pyproject.toml", "requirements.lock"):
         text = (repository / name).read_text(encoding="utf-8")
         assert not re.search(r"--(extra-)?index-url|--find-links|\[\[?tool\.uv\.index", text), name
+
+
+def test_no_page_names_an_index(repository: Path) -> None:
+    pages = [*repository.glob("*.md"), *(repository / "docs").rglob("*.md")]
+    pages += (repository / "packages").rglob("*.md")
+    named = [p.name for p in pages if re.search(r"https?://[\w.-]*py[p]i", p.read_text("utf-8"))]
+    assert not named
