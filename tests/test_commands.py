@@ -163,7 +163,7 @@ def test_the_quota_of_a_control_group_is_read(
     process = import_module("boxdepth.depthgen.cli.process")
     for file, text in files.items():
         (tmp_path / file).write_text(text)
-    places = [(tmp_path / "cpu.max",), (tmp_path / "quota", tmp_path / "period")]
+    places = [(f"{tmp_path}/cpu.max",), (f"{tmp_path}/quota", f"{tmp_path}/period")]
     monkeypatch.setattr(process, "_quota_files", lambda: places)
     monkeypatch.setattr(process, "_affinity", lambda: 64)
     assert process.granted_cores() == cores

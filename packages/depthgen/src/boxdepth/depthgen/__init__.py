@@ -8,9 +8,11 @@ for, so that a command starts at once.
 import sys
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # typing is not loaded before Ctrl-C is looked after
 if TYPE_CHECKING:
+    from typing import Any
+
     from boxdepth.depthgen.generate import Job, Summary, generate
     from boxdepth.depthgen.predictor import load_predictor
     from boxdepth.depthgen.store import (
@@ -63,7 +65,7 @@ class _Package(ModuleType):
 sys.modules[__name__].__class__ = _Package
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name in _HOMES:
         return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,9 +6,11 @@ Each name is imported when it is asked for, so that a command starts at once.
 import sys
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # typing is not loaded before Ctrl-C is looked after
 if TYPE_CHECKING:
+    from typing import Any
+
     from boxdepth.evaluate.check import CheckReport, Finding, check
     from boxdepth.evaluate.cityscapes_ap import CityscapesReport, evaluate_cityscapes
     from boxdepth.evaluate.coco_ap import (
@@ -88,7 +90,7 @@ class _Package(ModuleType):
 sys.modules[__name__].__class__ = _Package
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name in _HOMES:
         return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,11 +5,13 @@ what a run is. Importing this module costs nothing: torch comes with the first n
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
 from boxdepth.trainer.errors import TrainerError
 
+TYPE_CHECKING = False  # typing is not loaded before Ctrl-C is looked after
 if TYPE_CHECKING:
+    from typing import Any
+
     from boxdepth.trainer.config import RunConfig
     from boxdepth.trainer.config.presets import PRESETS
     from boxdepth.trainer.predict.results import Instances
@@ -45,7 +47,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name in _LATER:
         return getattr(import_module(_LATER[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

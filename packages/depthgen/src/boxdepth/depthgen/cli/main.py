@@ -1,12 +1,15 @@
 """The entry point: fit to start before anything heavy is imported, then the application."""
 
 import sys
-from typing import NoReturn
 
 from boxdepth.depthgen.cli import process
 
+TYPE_CHECKING = False  # typing is not loaded before Ctrl-C is looked after
+if TYPE_CHECKING:
+    from typing import NoReturn
 
-def main() -> NoReturn:
+
+def main() -> "NoReturn":
     """Entry point of ``depthgen``."""
     process.prepare()
     sys.exit(_run())

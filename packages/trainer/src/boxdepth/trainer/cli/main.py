@@ -2,12 +2,15 @@
 
 import os
 import sys
-from typing import NoReturn
 
 from boxdepth.trainer.cli import process
 
+TYPE_CHECKING = False  # typing is not loaded before Ctrl-C is looked after
+if TYPE_CHECKING:
+    from typing import NoReturn
 
-def main() -> NoReturn:
+
+def main() -> "NoReturn":
     """Entry point of `trainer`."""
     process.prepare()
     sys.exit(_run())

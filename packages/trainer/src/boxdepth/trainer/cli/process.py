@@ -1,4 +1,7 @@
-"""What a command does to its process before anything heavy is imported. Standard library only.
+"""What a command does to its process before anything heavy is imported.
+
+Until `prepare` has run, Ctrl-C is answered with a traceback; so this module, and what is imported
+before it, needs nothing but what Python itself has loaded by then (not even pathlib or typing).
 
 The same file stands in each of the three packages (docs/adr/0003), and a test holds them equal.
 """
@@ -9,9 +12,11 @@ import math
 import os
 import signal
 import sys
-from pathlib import Path
-from types import FrameType
-from typing import NoReturn, TextIO
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import NoReturn, TextIO
 
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
@@ -55,9 +60,9 @@ def share_cores() -> None:
 
 def granted_cores() -> int | None:
     """The processor quota of this container in whole cores, or None where there is no quota."""
-    for path in _quota_files():
+    for paths in _quota_files():
         try:
-            words = " ".join(part.read_text(encoding="ascii") for part in path).split()
+            words = " ".join(_text(path) for path in paths).split()
             quota, period = int(words[0]), int(words[1])
         except (OSError, ValueError, IndexError):
             continue
@@ -66,28 +71,27 @@ def granted_cores() -> int | None:
     return None
 
 
-def _quota_files() -> list[tuple[Path, ...]]:
+def _quota_files() -> list[tuple[str, ...]]:
     """Where control groups of version 2 and 1 keep the quota of this process, nearest first."""
-    root = Path("/sys/fs/cgroup")
+    root = "/sys/fs/cgroup"
     try:
-        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+        lines = [line.split(":", 2) for line in _text("/proc/self/cgroup").splitlines()]
     except (OSError, ValueError):
         lines = []
-    groups = {line.split(":", 2)[1]: line.split(":", 2)[2] for line in lines if line.count(":") > 1}
-    own = root / groups.get("", "/").lstrip("/")
-    second = [
-        (folder / "cpu.max",) for folder in (own, *own.parents) if folder.is_relative_to(root)
-    ]
+    groups = {line[1]: line[2].strip("/") for line in lines if len(line) == 3}
+    parts = groups.get("", "").split("/")
+    above = ["/".join([root, *parts[:count]]) for count in range(len(parts), -1, -1)]
     name = next((name for name in groups if "cpu" in name.split(",")), "cpu")
-    first = root / name
-    nested = first / groups.get(name, "/").lstrip("/")
+    first = [f"{root}/{name}/{groups.get(name, '')}", f"{root}/{name}"]
     return [
-        *second,
-        *(
-            (folder / "cpu.cfs_quota_us", folder / "cpu.cfs_period_us")
-            for folder in (nested, first)
-        ),
+        *((f"{folder}/cpu.max",) for folder in above),
+        *((f"{folder}/cpu.cfs_quota_us", f"{folder}/cpu.cfs_period_us") for folder in first),
     ]
+
+
+def _text(path: str) -> str:
+    with open(path, encoding="utf-8") as file:  # noqa: PTH123  (without pathlib, see above)
+        return file.read()
 
 
 def _affinity() -> int:
@@ -117,7 +121,7 @@ def _tolerate_closed_readers() -> None:
             setattr(sys, name, _tolerant(stream))
 
 
-def _tolerant(stream: TextIO) -> TextIO:
+def _tolerant(stream: "TextIO") -> "TextIO":
     stream.flush()
     return io.TextIOWrapper(
         io.BufferedWriter(_TolerantFile(stream.fileno(), "w", closefd=False)),
@@ -146,11 +150,11 @@ class _TolerantFile(io.FileIO):
         return super().write(data)  # type: ignore[arg-type]
 
 
-def _leave_at_once(number: int, _frame: FrameType | None) -> NoReturn:
+def _leave_at_once(number: int, _frame: "FrameType | None") -> "NoReturn":
     """While modules are imported there is nothing to keep and nothing to close."""
     os.write(2, f"error: {_WORDS[signal.Signals(number)]}\n".encode())
     os._exit(128 + number)
 
 
-def _raise_terminated(_number: int, _frame: FrameType | None) -> NoReturn:
+def _raise_terminated(_number: int, _frame: "FrameType | None") -> "NoReturn":
     raise Terminated
