@@ -130,6 +130,18 @@ def test_a_file_that_is_no_boxes_file_is_one_line(predict, text: str) -> None:
     assert "bug" not in said
 
 
+def test_the_list_of_images_goes_with_its_results(predict) -> None:
+    picture("photos/a.jpg")
+    assert predict("photos")[0] == 0
+    code, _, said = predict("photos")
+    assert (code, "p.json exists already; --overwrite replaces it" in said) == (2, True)
+    Path("p.json").unlink()  # and the list stays behind
+    picture("photos/b.jpg")
+    assert predict("photos")[0] == 0
+    listed = json.loads(Path("p.images.json").read_text())["images"]
+    assert [row["file_name"] for row in listed] == ["a.jpg", "b.jpg"]
+
+
 def test_one_bad_picture_costs_no_other(predict) -> None:
     for name in ("a", "b", "c"):
         picture(f"photos/{name}.jpg")

@@ -59,8 +59,9 @@ def predict(
     from boxdepth.trainer.predictor.task import task_on
 
     source = _source(store, images or [])
-    for path in (out, images_file(out)):
-        options.refuse_unwritable(path, overwrite=overwrite)
+    options.refuse_unwritable(out, overwrite=overwrite)
+    # The list of images belongs to the results: it is replaced with them, and where they are gone.
+    options.refuse_unwritable(images_file(out), overwrite=True)
     predictor = load_predictor(
         run,
         device=device,
