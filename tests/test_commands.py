@@ -49,8 +49,11 @@ def test_the_shared_files_are_copies(repository: Path) -> None:
 def test_nothing_heavy_is_imported_before_signals_are_handled(name: str) -> None:
     """Whatever comes before `prepare` would answer Ctrl-C with a traceback."""
     code = (
-        f"import sys, boxdepth.{name}.cli.process\n"
-        "heavy = {'numpy', 'torch', 'zarr', 'typer', 'rich', 'pydantic'} & set(sys.modules)\n"
+        "import sys\n"
+        "before = set(sys.modules)\n"
+        f"import boxdepth.{name}.cli.process\n"
+        "slow = {'numpy', 'torch', 'zarr', 'typer', 'rich', 'pydantic', 'typing', 'pathlib'}\n"
+        "heavy = slow & (set(sys.modules) - before)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

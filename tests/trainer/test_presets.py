@@ -1,5 +1,7 @@
 """Named runs say what the papers say."""
 
+from importlib import import_module
+
 import pytest
 
 from boxdepth.trainer.config import RunConfig, presets
@@ -65,3 +67,7 @@ def test_no_preset_freezes_random_weights_in_silence(name: str) -> None:
     backbone = preset().model.backbone
     frozen = backbone.frozen_stages or backbone.frozen_norm
     assert not frozen or backbone.weights == "timm" or "weights=FILE" in str(preset.__doc__)
+
+
+def test_the_public_path_leads_to_the_same_presets() -> None:
+    assert import_module("boxdepth.trainer.presets").PRESETS is presets.PRESETS
