@@ -24,11 +24,10 @@ from rich.console import Console
 from scipy.optimize import minimize
 from scipy.stats import rankdata
 
-from boxdepth.trainer import assemble
 from boxdepth.trainer.data.validation_set import ValidationSet, open_validation_set
-from boxdepth.trainer.inference import Picture, predict_pictures
+from boxdepth.trainer.predict.inference import Picture, inference_spec, predict_pictures
+from boxdepth.trainer.predict.model import load_model
 from boxdepth.trainer.predict.quality import CUES, expected_quality
-from boxdepth.trainer.predictor.model import load_model
 
 BAD, LEAST_SCORE = 0.5, 0.3
 RIDGE = 1e-3
@@ -55,7 +54,7 @@ class Masks:
 def collect(run: Path, images: ValidationSet, truth: COCO) -> Masks:
     """Predict in the true boxes, and freely; compare both with the true masks."""
     model = load_model(run, torch.device("cpu"))
-    spec = replace(assemble.inference_spec(model.config), quality=True)
+    spec = replace(inference_spec(model.config), quality=True)
     parts: list[tuple[np.ndarray, np.ndarray, int, bool]] = []
     for row in range(len(images)):
         rows = truth.loadAnns(truth.getAnnIds([images.image_id(row)], iscrowd=False))

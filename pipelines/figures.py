@@ -22,14 +22,14 @@ import typer
 from PIL import Image, ImageDraw, ImageFont
 
 from boxdepth.depthgen.store import open_store
-from boxdepth.trainer import assemble
+from boxdepth.trainer import build
 from boxdepth.trainer.config import RunConfig
 from boxdepth.trainer.data.collate import collate
 from boxdepth.trainer.data.rules import Augmentation
 from boxdepth.trainer.data.store_dataset import TrainingSet
 from boxdepth.trainer.distill.pseudo import PseudoRules, pseudo_masks
 from boxdepth.trainer.distill.rules import Matching
-from boxdepth.trainer.predictor.model import load_model
+from boxdepth.trainer.predict.model import load_model
 from boxdepth.trainer.structures import Batch
 from boxdepth.trainer.targets.mask_grid import mask_grid
 from pages.report import PALETTE, by_image, depth_picture, outline_boxes, paint
@@ -63,7 +63,7 @@ def matching(
     """Image | depth | pseudo masks by box overlap | pseudo masks by S_match."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = load_model(run, device, weights="teacher")
-    dataset = assemble.training_set(_plain(model.config), store)
+    dataset = build.training_set(_plain(model.config), store)
     found = itertools.islice(
         _differences(model.network, model.config, dataset, device, look_at), count
     )
@@ -93,7 +93,7 @@ def _differences(
     device: torch.device,
     look_at: int,
 ) -> Iterator[Difference]:
-    rules = assemble.pseudo_rules(config)
+    rules = build.pseudo_rules(config)
     ways = [_matched_by(rules, alpha=1.0, beta=0.0), _matched_by(rules, alpha=0.8, beta=0.2)]
     for index in range(min(look_at, len(dataset))):
         batch = collate([dataset.load(index, epoch=0)]).to(device)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import torch
 
-from boxdepth.trainer import assemble
+from boxdepth.trainer import build
 from boxdepth.trainer.config import RunConfig, presets
 from boxdepth.trainer.config.overrides import apply_overrides
 from boxdepth.trainer.distill import matchers
@@ -69,7 +69,7 @@ def make_batch(*, images: int, boxes: int, size: tuple[int, int]) -> Batch:
 
 def make_learner(config: RunConfig, device: torch.device) -> Learner:
     """A learner whose classifier fires everywhere."""
-    learner = assemble.build_learner(config, device, World())
+    learner = build.build_learner(config, device, World())
     with torch.no_grad():
         learner.model.head.class_logits.bias.fill_(0.0)
         learner.model.head.ltrb.bias.fill_(2.0)

@@ -35,11 +35,11 @@ from boxdepth.trainer.geometry.grid import cell_locations
 from boxdepth.trainer.geometry.resize import aligned_bilinear
 from boxdepth.trainer.model.condinst import CondInst
 from boxdepth.trainer.model.controller import ParametersOnDemand
+from boxdepth.trainer.model.detections import detect
 from boxdepth.trainer.model.dynamic_mask_head import mask_outputs, split_params
+from boxdepth.trainer.model.rules import DetectionLimits
 from boxdepth.trainer.model.weights import load_adelaidet
-from boxdepth.trainer.predict.detections import detect
 from boxdepth.trainer.predict.masks import predict_masks
-from boxdepth.trainer.predict.rules import DetectionLimits
 from boxdepth.trainer.structures import Batch, DenseOutputs, Positives, Targets
 from boxdepth.trainer.targets.assign import assign_targets
 from boxdepth.trainer.targets.mask_grid import lab_of_cells, mask_grid

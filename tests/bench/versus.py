@@ -39,24 +39,24 @@ def learner_of(options: argparse.Namespace) -> tuple[Any, Any, Any]:
     """(learner, dataset, run) of a preset and a store."""
     import torch
 
-    from boxdepth.trainer import assemble
+    from boxdepth.trainer import build
     from boxdepth.trainer.engine.distributed import World
 
     run = run_of(options)
-    data = assemble.training_set(run, options.store)
-    run = assemble.with_classes(run, len(data.store.attributes.categories))
-    return assemble.build_learner(run, torch.device("cpu"), World()), data, run
+    data = build.training_set(run, options.store)
+    run = build.with_classes(run, len(data.store.attributes.categories))
+    return build.build_learner(run, torch.device("cpu"), World()), data, run
 
 
 def steps(options: argparse.Namespace) -> Iterator[dict[str, float]]:
     """One training step after the other; the batches are made beforehand, outside the clock."""
-    from boxdepth.trainer import assemble
+    from boxdepth.trainer import build
     from boxdepth.trainer.engine.distributed import World
     from boxdepth.trainer.engine.health import NonFiniteGuard
     from boxdepth.trainer.engine.update import learn_step
 
     learner, data, run = learner_of(options)
-    batches = list(assemble.batch_loader(run, data, World()).steps(0, options.batches))
+    batches = list(build.batch_loader(run, data, World()).steps(0, options.batches))
     guard, step = NonFiniteGuard(), options.start
     while True:
         watching = (step + 1) % run.checkpoints.log_every == 0
@@ -69,12 +69,12 @@ def steps(options: argparse.Namespace) -> Iterator[dict[str, float]]:
 
 def mapper(options: argparse.Namespace) -> Iterator[dict[str, float]]:
     """One batch after the other, loaded in this thread."""
-    from boxdepth.trainer import assemble
+    from boxdepth.trainer import build
     from boxdepth.trainer.engine.distributed import World
 
     run = run_of(options)
-    data = assemble.training_set(run, options.store)
-    loader = assemble.batch_loader(run, data, World())
+    data = build.training_set(run, options.store)
+    loader = build.batch_loader(run, data, World())
     for passes in loader.steps(0, 1_000_000):
         yield {"mean": float(passes[0].images.float().mean())}
 
@@ -83,11 +83,10 @@ def inference(options: argparse.Namespace) -> Iterator[dict[str, float]]:
     """One picture after the other."""
     import torch
 
-    from boxdepth.trainer import assemble
-    from boxdepth.trainer.inference import Picture, predict_pictures
+    from boxdepth.trainer.predict.inference import Picture, predict_pictures
 
     learner, data, run = learner_of(options)
-    model, spec = learner.model.eval(), assemble.inference_spec(run)
+    model, spec = learner.model.eval(), inference_spec(run)
     torch.nn.init.normal_(model.head.class_logits.weight, std=0.3)  # detections to cut out
     torch.nn.init.constant_(model.head.ltrb.bias, 1.5)
     pictures = [Picture(rgb=data.store.image(row)) for row in range(min(len(data.store), 16))]

@@ -17,8 +17,8 @@ from boxdepth.trainer.geometry.levels import gather_rows
 from boxdepth.trainer.losses.focal import sigmoid_focal_sum
 from boxdepth.trainer.losses.iou import smoothed_ious
 from boxdepth.trainer.model.controller import ParameterMaps
-from boxdepth.trainer.predict.detections import detect
-from boxdepth.trainer.predict.rules import DetectionLimits
+from boxdepth.trainer.model.detections import detect
+from boxdepth.trainer.model.rules import DetectionLimits
 from boxdepth.trainer.structures import (
     FPN_STRIDES,
     Batch,

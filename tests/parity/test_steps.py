@@ -18,10 +18,10 @@ from boxdepth.trainer.criterion.terms import MaskTargets, StudentPass, compute_l
 from boxdepth.trainer.engine.optim import make_optimizer, parameter_groups
 from boxdepth.trainer.geometry.boxes import box_bitmaps
 from boxdepth.trainer.model.condinst import CondInst
-from boxdepth.trainer.model.dynamic_mask_head import mask_outputs
-from boxdepth.trainer.predict.detections import detect
-from boxdepth.trainer.predict.masks import mask_probabilities, predict_masks
-from boxdepth.trainer.predict.rules import DetectionLimits
+from boxdepth.trainer.model.detections import detect
+from boxdepth.trainer.model.dynamic_mask_head import mask_outputs, mask_probabilities
+from boxdepth.trainer.model.rules import DetectionLimits
+from boxdepth.trainer.predict.masks import predict_masks
 from boxdepth.trainer.structures import Batch, LossTerms, Positives
 from boxdepth.trainer.targets.assign import assign_targets
 from boxdepth.trainer.targets.mask_grid import mask_grid

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from boxdepth.trainer import assemble
+from boxdepth.trainer import build
 from boxdepth.trainer.config import RunConfig, presets
 from boxdepth.trainer.config.overrides import apply_overrides
 from boxdepth.trainer.engine.distributed import World
@@ -85,9 +85,9 @@ def run_of(name: str) -> RunConfig:
 def curve(name: str, *, steps: int = STEPS) -> Curve:
     """The loss terms of the first steps of a run, on one thread."""
     run = run_of(name)
-    data = assemble.training_set(run, STORE)
-    run = assemble.with_classes(run, len(data.store.attributes.categories))
-    learner = assemble.build_learner(run, torch.device("cpu"), World())
+    data = build.training_set(run, STORE)
+    run = build.with_classes(run, len(data.store.attributes.categories))
+    learner = build.build_learner(run, torch.device("cpu"), World())
     torch.nn.init.constant_(learner.model.head.ltrb.bias, 1.5)  # boxes that a teacher can match
     guard = NonFiniteGuard()
     threads = torch.get_num_threads()
@@ -95,7 +95,7 @@ def curve(name: str, *, steps: int = STEPS) -> Curve:
     try:
         return [
             _losses(learn_step(learner, step, passes, guard=guard, watching=True))
-            for step, passes in enumerate(assemble.batch_loader(run, data, World()).steps(0, steps))
+            for step, passes in enumerate(build.batch_loader(run, data, World()).steps(0, steps))
         ]
     finally:
         torch.set_num_threads(threads)

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from boxdepth.trainer.config import RunConfig
     from boxdepth.trainer.config.presets import PRESETS
+    from boxdepth.trainer.predict.predictor import Predictor, load_predictor
     from boxdepth.trainer.predict.results import Instances
-    from boxdepth.trainer.predictor.predictor import Predictor, load_predictor
     from boxdepth.trainer.runs import Fitted, Start, fit
     from boxdepth.trainer.runs.settings import preset, saved_config
 
@@ -23,11 +23,11 @@ _LATER = {
     "Fitted": "boxdepth.trainer.runs",
     "Instances": "boxdepth.trainer.predict.results",
     "PRESETS": "boxdepth.trainer.config.presets",
-    "Predictor": "boxdepth.trainer.predictor.predictor",
+    "Predictor": "boxdepth.trainer.predict.predictor",
     "RunConfig": "boxdepth.trainer.config",
     "Start": "boxdepth.trainer.runs",
     "fit": "boxdepth.trainer.runs",
-    "load_predictor": "boxdepth.trainer.predictor.predictor",
+    "load_predictor": "boxdepth.trainer.predict.predictor",
     "preset": "boxdepth.trainer.runs.settings",
     "saved_config": "boxdepth.trainer.runs.settings",
 }

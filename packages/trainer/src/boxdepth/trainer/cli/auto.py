@@ -11,9 +11,9 @@ from boxdepth.trainer.errors import ConfigError
 if TYPE_CHECKING:
     import torch
 
-    from boxdepth.trainer.auto.probe import Probe
-    from boxdepth.trainer.auto.recipe import Recipe, Wishes
     from boxdepth.trainer.runs import Plan
+    from boxdepth.trainer.runs.auto.probe import Probe
+    from boxdepth.trainer.runs.auto.recipe import Recipe, Wishes
 
 AUTO = "auto"
 STORES = Path("stores")
@@ -37,7 +37,7 @@ def prepare(data: Data) -> tuple[Path, Path | None]:
         ConfigError: nothing that is known.
         DepthgenFailedError: `depthgen run` did not end well.
     """
-    from boxdepth.trainer.auto.sources import Split, find_source, make_store
+    from boxdepth.trainer.runs.auto.sources import Split, find_source, make_store
 
     if data.train is None:
         raise ConfigError(
@@ -71,7 +71,7 @@ def wishes(settings: Sequence[str], *, minutes: float | None, batch: str | None)
     Raises:
         ConfigError: a batch that is no number.
     """
-    from boxdepth.trainer.auto.recipe import Wishes
+    from boxdepth.trainer.runs.auto.recipe import Wishes
 
     if batch not in (None, AUTO) and not (str(batch).isdecimal() and int(str(batch)) > 0):
         raise ConfigError(f"--batch {batch!r}: expected auto, or a number of images")
@@ -108,7 +108,7 @@ def refuse_options(resume: bool, **given: object) -> None:
 
 def fitted_to_memory(plan: "Plan", device: "torch.device") -> "Plan":
     """The plan with its batch divided into as many passes as the memory wants."""
-    from boxdepth.trainer.auto.probe import probe
+    from boxdepth.trainer.runs.auto.probe import probe
 
     found = probe(plan.config, plan.train, device)
     data = plan.config.data.changed(accumulate=found.accumulate)
@@ -118,7 +118,7 @@ def fitted_to_memory(plan: "Plan", device: "torch.device") -> "Plan":
 
 def choose(data: Data, *, device: "torch.device", wishes: "Wishes") -> "Recipe":
     """The recipe for what the user has, said with its reasons."""
-    from boxdepth.trainer.auto.recipe import make_recipe
+    from boxdepth.trainer.runs.auto.recipe import make_recipe
 
     train, val = prepare(data)
     recipe = make_recipe(train, val, device=device, wishes=wishes)

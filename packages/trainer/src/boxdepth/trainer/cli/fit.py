@@ -141,7 +141,7 @@ def _train(plan: "Plan", device: "torch.device", *, silent: bool) -> "Fitted":
 
 
 def _introduce(plan: "Plan", device: "torch.device") -> None:
-    from boxdepth.trainer.assemble import base_learning_rate
+    from boxdepth.trainer.build import base_learning_rate
 
     config, census = plan.config, plan.train.census
     left_out = [

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     import torch
 
     from boxdepth.depthgen.store import Category
+    from boxdepth.trainer.predict.job import Outcome, Overlays
+    from boxdepth.trainer.predict.model import Model, Which
+    from boxdepth.trainer.predict.predictor import Predictor
+    from boxdepth.trainer.predict.task import Source, Task
     from boxdepth.trainer.predict.tiles import Tiling
-    from boxdepth.trainer.predictor.job import Outcome, Overlays
-    from boxdepth.trainer.predictor.model import Model, Which
-    from boxdepth.trainer.predictor.predictor import Predictor
-    from boxdepth.trainer.predictor.task import Source, Task
 
 EXAMPLES = """
 Examples:
@@ -54,9 +54,9 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Predict masks, as COCO results at the original size."""
-    from boxdepth.trainer.predictor.job import images_file
-    from boxdepth.trainer.predictor.predictor import load_predictor
-    from boxdepth.trainer.predictor.task import task_on
+    from boxdepth.trainer.predict.job import images_file
+    from boxdepth.trainer.predict.predictor import load_predictor
+    from boxdepth.trainer.predict.task import task_on
 
     source = _source(store, images or [])
     options.refuse_unwritable(out, overwrite=overwrite)
@@ -105,7 +105,7 @@ def _tiling(size: int | None, overlap: int) -> "Tiling | None":
 
 
 def _source(store: Path | None, images: list[Path]) -> "Source":
-    from boxdepth.trainer.predictor.task import files, stored
+    from boxdepth.trainer.predict.task import files, stored
 
     if store is not None and images:
         raise ConfigError("give images or --store, not both")
@@ -113,7 +113,7 @@ def _source(store: Path | None, images: list[Path]) -> "Source":
 
 
 def _overlays(folder: Path | None, min_score: float | None, *, default: float) -> "Overlays | None":
-    from boxdepth.trainer.predictor.job import Overlays
+    from boxdepth.trainer.predict.job import Overlays
 
     if folder is None:
         return None
@@ -130,7 +130,7 @@ def _predict(predictor: "Predictor", task: "Task", overlays: "Overlays | None") 
         TimeRemainingColumn,
     )
 
-    from boxdepth.trainer.predictor.job import predict_task
+    from boxdepth.trainer.predict.job import predict_task
 
     with Progress(
         TextColumn("{task.description}", markup=False),  # names of files and classes are text
@@ -152,7 +152,7 @@ def _write(
     out: Path, outcome: "Outcome", categories: "Sequence[Category]", overlay: Path | None
 ) -> None:
     from boxdepth.trainer.data.categories import listed
-    from boxdepth.trainer.predictor.job import write_outcome
+    from boxdepth.trainer.predict.job import write_outcome
 
     if outcome.images:
         write_outcome(out, outcome, categories)
@@ -169,7 +169,7 @@ def _write(
 
 
 def load_model(path: Path, device: "torch.device", *, weights: "Which | None" = None) -> "Model":
-    """The name of `boxdepth.trainer.predictor.model.load_model` that older scripts know."""
-    from boxdepth.trainer.predictor import model
+    """The name of `boxdepth.trainer.predict.model.load_model` that older scripts know."""
+    from boxdepth.trainer.predict import model
 
     return model.load_model(path, device, weights=weights)

@@ -9,14 +9,13 @@ from typing import Literal
 
 from pydantic import Field
 
+from boxdepth.trainer.config.settings import Fraction, NonNegative, Positive, Settings
 from boxdepth.trainer.criterion.rules import Losses, Quality
 from boxdepth.trainer.data.rules import Data
 from boxdepth.trainer.distill.rules import Distillation
 from boxdepth.trainer.engine.rules import Checkpoints, Optimizer
 from boxdepth.trainer.engine.schedule import Schedule
-from boxdepth.trainer.model.rules import MaskHead
-from boxdepth.trainer.predict.rules import Inference
-from boxdepth.trainer.settings import Fraction, NonNegative, Positive, Settings
+from boxdepth.trainer.model.rules import Inference, MaskHead
 from boxdepth.trainer.targets.rules import Assignment
 
 

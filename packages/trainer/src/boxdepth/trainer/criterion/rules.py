@@ -4,8 +4,8 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Literal
 
+from boxdepth.trainer.config.settings import NonNegative, Settings, Supervision, Weight
 from boxdepth.trainer.losses.rules import BoxLoss, Reduction
-from boxdepth.trainer.settings import NonNegative, Settings, Supervision, Weight
 from boxdepth.trainer.targets.rules import PAIR_TERMS, PairRule, Sampling
 
 Quality = Literal["centerness", "iou"]

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from boxdepth.trainer.settings import Fraction, NonNegative, Positive, Settings, Supervision
+from boxdepth.trainer.config.settings import Fraction, NonNegative, Positive, Settings, Supervision
 
 Resize = Literal["fast", "pillow"]
 ColorChange = Literal["none", "strong", "strong_blur"]

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from boxdepth.trainer.distill.frames import masks_on_student_grid
 from boxdepth.trainer.geometry.boxes import clip_boxes, rescale_boxes
-from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec
-from boxdepth.trainer.predict.masks import mask_probabilities
+from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec, mask_probabilities
 from boxdepth.trainer.structures import Batch, Detections, MaskGrid
 
 

@@ -16,7 +16,7 @@ from boxdepth.trainer.distill.matching import (
     weights_at,
 )
 from boxdepth.trainer.distill.rules import Distillation
-from boxdepth.trainer.predict.scores import mask_quality, rescored
+from boxdepth.trainer.model.scores import mask_quality, rescored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,9 +14,9 @@ from boxdepth.trainer.distill.frames import resized_images, teacher_size
 from boxdepth.trainer.distill.matchers import Matches, matches_of
 from boxdepth.trainer.distill.rules import Distillation
 from boxdepth.trainer.geometry.grid import equally_padded
+from boxdepth.trainer.model.detections import detect
 from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec
-from boxdepth.trainer.predict.detections import detect
-from boxdepth.trainer.predict.rules import DetectionLimits
+from boxdepth.trainer.model.rules import DetectionLimits
 from boxdepth.trainer.structures import Batch, DenseOutputs, MaskGrid, PseudoMasks
 
 

@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import model_validator
 
+from boxdepth.trainer.config.settings import Fraction, Positive, Settings
 from boxdepth.trainer.criterion.rules import PseudoTerms
-from boxdepth.trainer.settings import Fraction, Positive, Settings
 
 DepthScore = Literal["eq8", "ratio", "ratio_and_edges"]
 BoxOverlap = Literal["iou", "giou"]

@@ -2,7 +2,14 @@
 
 from typing import Literal
 
-from boxdepth.trainer.settings import Fraction, NonNegative, Positive, Scale, Settings, Weight
+from boxdepth.trainer.config.settings import (
+    Fraction,
+    NonNegative,
+    Positive,
+    Scale,
+    Settings,
+    Weight,
+)
 
 
 class Checkpoints(Settings):

@@ -4,7 +4,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from boxdepth.trainer.settings import Fraction, NonNegative, Positive, Settings
+from boxdepth.trainer.config.settings import Fraction, NonNegative, Positive, Settings
 
 
 class Schedule(Settings):

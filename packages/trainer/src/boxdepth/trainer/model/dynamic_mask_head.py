@@ -4,18 +4,21 @@ Per instance, 1x1 layers on [relative x, relative y, mask features] at stride 8 
 section 3); with a depth layer after them (arXiv 2403.01214, Eq. 1).
 """
 
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from boxdepth.trainer.config.settings import Positive
 from boxdepth.trainer.geometry.constants import constant
 from boxdepth.trainer.geometry.grid import cell_locations
 from boxdepth.trainer.geometry.resize import aligned_bilinear
 from boxdepth.trainer.model.rules import MaskHead
-from boxdepth.trainer.settings import Positive
 from boxdepth.trainer.structures import (
     MASK_FEATURE_STRIDE,
     MASK_STRIDE,
+    Detections,
     MaskOutputs,
     Positives,
 )
@@ -78,6 +81,28 @@ def mask_outputs(
         out = torch.baddbmm(bias[:, :, None], weight, hidden.relu_())
         out = torch.unflatten(out[order.argsort()], 2, mask_features.shape[-2:])
         return upsampled(joined(out, spec))
+
+
+def mask_probabilities(
+    mask_features: Float[Tensor, "1 c h8 w8"],
+    found: Detections,
+    spec: MaskHeadSpec,
+    *,
+    chunk: int = 32,
+) -> Iterator[Float[Tensor, "d hm wm"]]:
+    """Mask probabilities of one image's detections on the mask grid, ``chunk`` at a time."""
+    for start in range(0, len(found.scores), chunk):
+        part = slice(start, start + chunk)
+        zeros = torch.zeros_like(found.level[part])
+        positives = Positives(
+            location_xy=found.location_xy[part],
+            level=found.level[part],
+            box_index=zeros,
+            image_index=zeros,
+            params=found.params[part],
+            counts=(len(zeros),),
+        )
+        yield mask_outputs(mask_features, positives, spec).logits[:, 0].sigmoid()
 
 
 def joined(out: Float[Tensor, "p o h8 w8"], spec: MaskHead) -> MaskOutputs:

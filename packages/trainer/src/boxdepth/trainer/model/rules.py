@@ -1,10 +1,10 @@
-"""What the network can be told."""
+"""What the network can be told, and what predicting with it."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from boxdepth.trainer.settings import Positive, Settings
+from boxdepth.trainer.config.settings import Fraction, Positive, Settings
 
 
 class MaskHead(Settings):
@@ -15,3 +15,28 @@ class MaskHead(Settings):
     relative_coordinates: bool = True
     depth: Literal["off", "product", "sum"] = "product"
     """How the depth layer joins the mask logit (arXiv 2403.01214, Eq. 1)."""
+
+
+class DetectionLimits(Settings):
+    """Which of the predicted boxes are detections (condinst.md 2.3)."""
+
+    score_threshold: Fraction = 0.05
+    """On class score x quality, before the square root."""
+    threshold_with_quality: bool = True
+    """False: the threshold looks at the class score alone."""
+    pre_nms: Positive = 1000
+    """(location, class) pairs kept per level."""
+    nms_iou: Fraction = 0.6
+    max_detections: Positive = 100
+
+
+class Inference(DetectionLimits):
+    """How a run predicts."""
+
+    short_side: Positive = 800
+    max_size: Positive = 1333
+    mask_threshold: Fraction = 0.5
+    rescore: bool = False
+    """Scores become sqrt(score x mask quality), as BoxTeacher's."""
+    batch_size: Positive = 1
+    """Images at hand together; those that are padded alike share a forward pass."""

@@ -1,1 +1,1 @@
-"""From dense outputs to instances at the original size: ``detections``, ``masks``, ``results``."""
+"""Predicting: from dense outputs to masks at the original size, from a run folder to results."""

@@ -10,16 +10,15 @@ from torch import Tensor
 
 from boxdepth.trainer.geometry.boxes import clip_boxes, rescale_boxes
 from boxdepth.trainer.geometry.resize import LinearResize, mask_to_image
-from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec, mask_outputs
+from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec, mask_probabilities
+from boxdepth.trainer.model.scores import mask_quality, rescored
 from boxdepth.trainer.predict.quality import CueReader, cell_colors
 from boxdepth.trainer.predict.results import Instances, Rle, encode_rle
-from boxdepth.trainer.predict.scores import mask_quality, rescored
 from boxdepth.trainer.structures import (
     MASK_FEATURE_STRIDE,
     MASK_STRIDE,
     DenseOutputs,
     Detections,
-    Positives,
 )
 
 MaskPart = tuple[Bool[np.ndarray, "_ _"], tuple[int, int]]
@@ -96,28 +95,6 @@ def predict_masks(
             )
         )
     return results
-
-
-def mask_probabilities(
-    mask_features: Float[Tensor, "1 c h8 w8"],
-    found: Detections,
-    spec: MaskHeadSpec,
-    *,
-    chunk: int = 32,
-) -> Iterator[Float[Tensor, "d hm wm"]]:
-    """Mask probabilities of one image's detections on the mask grid, ``chunk`` at a time."""
-    for start in range(0, len(found.scores), chunk):
-        part = slice(start, start + chunk)
-        zeros = torch.zeros_like(found.level[part])
-        positives = Positives(
-            location_xy=found.location_xy[part],
-            level=found.level[part],
-            box_index=zeros,
-            image_index=zeros,
-            params=found.params[part],
-            counts=(len(zeros),),
-        )
-        yield mask_outputs(mask_features, positives, spec).logits[:, 0].sigmoid()
 
 
 def mask_resizers(

@@ -10,7 +10,7 @@ from boxdepth.depthgen.store import DataError, Store, open_store
 from boxdepth.trainer.data.rules import Augmentation, Data
 from boxdepth.trainer.data.store_dataset import TrainingSet
 from boxdepth.trainer.data.validation_set import check_images
-from boxdepth.trainer.pair_pictures import PairPicture
+from boxdepth.trainer.runs.pair_pictures import PairPicture
 
 LOOKED_AT = 8
 """Images that are decoded unless all are asked for."""

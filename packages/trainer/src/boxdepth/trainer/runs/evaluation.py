@@ -15,8 +15,8 @@ from boxdepth.trainer.data.categories import listed
 from boxdepth.trainer.data.validation_set import ValidationSet
 from boxdepth.trainer.engine.checkpoint import write_atomically
 from boxdepth.trainer.engine.evaluations import PREDICTIONS, REPORT
-from boxdepth.trainer.inference import InferenceSpec
-from boxdepth.trainer.predictor.store import predict_store
+from boxdepth.trainer.predict.inference import InferenceSpec
+from boxdepth.trainer.predict.store import predict_store
 
 Score = Callable[[list[dict[str, Any]]], dict[str, Any]]
 """COCO results -> {"segm": {"ap": ...}, "bbox": {...}}."""

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from boxdepth.depthgen.store import DataError, is_remote
-from boxdepth.trainer import assemble
+from boxdepth.trainer import build
 from boxdepth.trainer.config import RunConfig
 from boxdepth.trainer.config.overrides import apply_overrides, load_config
 from boxdepth.trainer.config.schedule_notes import schedule_notes
@@ -16,7 +16,7 @@ from boxdepth.trainer.data.validation_set import ValidationSet, open_validation_
 from boxdepth.trainer.engine.distributed import World
 from boxdepth.trainer.engine.run_folder import read_json
 from boxdepth.trainer.errors import ConfigError, RunExistsError
-from boxdepth.trainer.predictor.classes import category_ids_for
+from boxdepth.trainer.predict.classes import category_ids_for
 from boxdepth.trainer.runs.evaluation import truth_classes
 from boxdepth.trainer.runs.provenance import RUN
 from boxdepth.trainer.runs.start import CONFIG, NEW, Start
@@ -78,9 +78,9 @@ def plan_run(
         )
     if config.data.train is None:
         raise ConfigError("no store to learn from: give --train STORE (made by `depthgen run`)")
-    train = assemble.training_set(config, config.data.train)
+    train = build.training_set(config, config.data.train)
     try:
-        config = assemble.with_classes(config, len(train.store.attributes.categories))
+        config = build.with_classes(config, len(train.store.attributes.categories))
     except ValueError as error:
         raise ConfigError(str(error)) from error
     absent = _absent_val(config) if val_may_be_absent else []
@@ -116,7 +116,7 @@ class Costs:
 
 def costs(plan: Plan) -> Costs:
     """Size of the network and of one checkpoint: weights, momenta, the teacher's weights."""
-    learner = assemble.build_learner(plan.config, torch.device("cpu"), World())
+    learner = build.build_learner(plan.config, torch.device("cpu"), World())
     weights = sum(p.numel() for p in learner.model.parameters())
     copies = 2 if plan.config.distillation.method == "off" else 3
     return Costs(parameters=weights, checkpoint_bytes=4 * weights * copies)

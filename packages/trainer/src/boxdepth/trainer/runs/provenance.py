@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from boxdepth.trainer import assemble
+from boxdepth.trainer import build
 from boxdepth.trainer.config import RunConfig
 from boxdepth.trainer.data.store_dataset import TrainingSet
 from boxdepth.trainer.engine.checkpoint import BEST, LATEST
@@ -52,7 +52,7 @@ def about(config: RunConfig, train: TrainingSet) -> dict[str, Any]:
     attributes = train.store.attributes
     return {
         "config": portable.model_dump(mode="json"),
-        "config_sha256": assemble.config_digest(portable),
+        "config_sha256": build.config_digest(portable),
         "categories": [{"id": c.id, "name": c.name} for c in attributes.categories],
         "data": {
             "dataset": attributes.dataset,

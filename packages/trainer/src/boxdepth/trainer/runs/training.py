@@ -8,7 +8,7 @@ from typing import final
 
 import torch
 
-from boxdepth.trainer import assemble
+from boxdepth.trainer import build
 from boxdepth.trainer.config import RunConfig
 from boxdepth.trainer.engine.device import choose_device
 from boxdepth.trainer.engine.distributed import (
@@ -21,6 +21,7 @@ from boxdepth.trainer.engine.loop import Listener, Progress, Run, Scores, run_lo
 from boxdepth.trainer.engine.run_folder import lock_run
 from boxdepth.trainer.engine.signals import stop_flag
 from boxdepth.trainer.engine.update import Learner
+from boxdepth.trainer.predict.inference import inference_spec
 from boxdepth.trainer.runs.evaluation import Evaluator
 from boxdepth.trainer.runs.plan import Plan, plan_run
 from boxdepth.trainer.runs.provenance import about, remove_run, start_folder
@@ -115,7 +116,7 @@ def train(
         if world.is_main:
             stack.enter_context(lock_run(plan.folder))
         # Before anything is written: its weights may be missing, and then there is no run yet.
-        learner = assemble.build_learner(plan.config, device, world)
+        learner = build.build_learner(plan.config, device, world)
         classes = plan.train.store.attributes.categories
         progress, said = starting_point(learner, plan.start, plan.folder, classes)
         for note in said:
@@ -141,13 +142,13 @@ def _run(plan: Plan, learner: Learner, world: World) -> Run:
         images=plan.val,
         annotations=config.data.val_annotations,
         category_ids=plan.val_category_ids,
-        spec=assemble.inference_spec(config),
+        spec=inference_spec(config),
         folder=plan.folder,
     )
     return Run(
         folder=plan.folder,
         learner=learner,
-        loader=assemble.batch_loader(
+        loader=build.batch_loader(
             config, plan.train, world, pin_memory=learner.device.type == "cuda"
         ),
         evaluate=evaluator,

@@ -20,7 +20,7 @@ from boxdepth.trainer.engine.update import Learner
 from boxdepth.trainer.errors import CheckpointError, ConfigError
 from boxdepth.trainer.model.weight_files import check_finite, read_tensors
 from boxdepth.trainer.model.weights import CLASS_LAYERS, is_adelaidet, load_adelaidet
-from boxdepth.trainer.predictor.classes import recorded_classes
+from boxdepth.trainer.predict.classes import recorded_classes
 from boxdepth.trainer.runs.start import Start
 
 MISFITS = (RuntimeError, ValueError, KeyError, TypeError)

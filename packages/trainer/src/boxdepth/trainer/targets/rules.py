@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import model_validator
 
-from boxdepth.trainer.settings import Fraction, Positive, Scale, Settings
+from boxdepth.trainer.config.settings import Fraction, Positive, Scale, Settings
 
 if TYPE_CHECKING:
     from boxdepth.trainer.geometry.neighbours import Offset

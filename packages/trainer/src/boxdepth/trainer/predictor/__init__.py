@@ -1,1 +1,0 @@
-"""Predicting with what was trained: from a run folder and pictures to instances."""

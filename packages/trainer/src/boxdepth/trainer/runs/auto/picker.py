@@ -1,0 +1,272 @@
+"""From the facts of a dataset to a run: an ordinary config, and a reason for each choice."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from boxdepth.trainer.config import FcosHead, Inference, MaskBranch, Model, RunConfig
+from boxdepth.trainer.config.settings import Supervision
+from boxdepth.trainer.criterion.rules import Losses
+from boxdepth.trainer.data.rules import Augmentation, Data
+from boxdepth.trainer.distill.rules import Distillation
+from boxdepth.trainer.engine.rules import Checkpoints, Optimizer
+from boxdepth.trainer.engine.schedule import Schedule
+from boxdepth.trainer.runs.auto.backbones import BackboneChoice
+from boxdepth.trainer.runs.auto.facts import Facts
+from boxdepth.trainer.targets.rules import PairRule
+
+COCO_SHORT_SIDE = 800
+"""Input size of the papers, for whose pairs a dilation of 2 was chosen."""
+BOXES_PER_IMAGE = 7
+"""COCO's mean: a set with more boxes an image teaches more with each."""
+RATE_BORDERS = (16, 24, 32, 48, 64)
+"""Largest reach of p3, in pixels; each further level doubles it."""
+SMALL_BOX = 16.0
+"""Pixels of the input that the long side of a small box should keep: four cells of the masks."""
+DROPS = (0.6, 0.85)
+"""Shares of the run at which the learning rate falls to a tenth."""
+STALE = 2
+"""Evaluations without a better score after which the run ends, of ten; after the first drop."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What it will run on."""
+
+    device: str
+    """cpu, cuda or mps."""
+    seconds_per_step: float | None = None
+    """As measured; None: not known yet."""
+    minutes: float | None = None
+    """How long the person wants to wait."""
+
+    @property
+    def on_cpu(self) -> bool:
+        """A CPU learns with a small network and small images."""
+        return self.device == "cpu"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """One choice: what, its value as a person reads it, and why."""
+
+    what: str
+    value: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """A run and the reasons for it."""
+
+    config: RunConfig
+    reasons: tuple[Reason, ...]
+
+
+def pick(train: Facts, backbone: BackboneChoice, machine: Machine, *, has_val: bool) -> Choice:
+    """The recipe for a dataset; the same facts always give the same.
+
+    Raises:
+        ValueError: the dataset has no box.
+    """
+    if not train.boxes:
+        raise ValueError(f"{train.where}: no image with a usable box: nothing to learn from")
+    sizes, size_reason = _input_size(train, machine)
+    ranges, range_reason = _level_ranges(train, sizes)
+    schedule, schedule_reason = _schedule(train, machine)
+    detections, dense_reason = _detections(train)
+    total = schedule.iterations
+    warm = min(max(round(0.2 * total), 1), 10_000)
+    dilation = 2 if sizes.inference >= COCO_SHORT_SIDE // 2 else 1
+    teacher, teacher_reason = _teacher(total, sizes, machine)
+    supervision, mask_reason = _supervision(train)
+    config = RunConfig(
+        name="auto",
+        precision="bf16" if machine.device == "cuda" else "fp32",
+        data=Data(
+            batch_size=_batch(machine),
+            workers=1 if machine.on_cpu else 4,
+            augmentation=Augmentation(short_sides=sizes.training, max_size=sizes.longest),
+            bottom_rows_removed=0,
+            supervision=supervision,
+        ),
+        model=_model(backbone, ranges, machine),
+        losses=Losses(warmup_iterations=warm, pairs=PairRule(dilation=dilation)),
+        distillation=teacher,
+        optimizer=Optimizer(
+            name="adamw", learning_rate=0.001, reference_batch_size=4, clip_norm=10.0
+        )
+        if machine.on_cpu
+        else Optimizer(clip_norm=10.0),
+        schedule=schedule,
+        inference=Inference(
+            short_side=sizes.inference,
+            max_size=sizes.longest,
+            max_detections=detections,
+            pre_nms=max(1000, 4 * detections),
+        ),
+        checkpoints=_checkpoints(total, has_val=has_val),
+    )
+    reasons = (
+        mask_reason,
+        Reason(what="backbone", value=backbone.backbone.name, why=backbone.why),
+        size_reason,
+        range_reason,
+        schedule_reason,
+        Reason(
+            what="warm-ups",
+            value=f"{schedule.warmup_iterations} and {warm} steps",
+            why="learning rate 6 %, colour and depth pairs 20 % of the run, as long runs have",
+        ),
+        Reason(
+            what="pairs",
+            value=f"{dilation} cells apart",
+            why=f"as far as the papers' 2 cells at {COCO_SHORT_SIDE} px, in this input",
+        ),
+        teacher_reason,
+        dense_reason,
+        _stop_reason(config, has_val=has_val),
+    )
+    return Choice(config=config, reasons=reasons)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sizes:
+    """Of the network's input, in pixels."""
+
+    training: tuple[int, ...]
+    """Short sides."""
+    inference: int
+    """Short side."""
+    longest: int
+
+
+def _input_size(train: Facts, machine: Machine) -> tuple[_Sizes, Reason]:
+    """The usual size, larger where boxes are small, never beyond twice the pixels there are."""
+    usual, most = (256, 512) if machine.on_cpu else (COCO_SHORT_SIDE, 1280)
+    own = int(np.median(train.image_sizes.min(axis=1)))
+    relative = train.long_sides() / train.image_short_sides()
+    small = float(np.quantile(relative, 0.1))
+    wanted = SMALL_BOX / max(small, 1e-6)
+    short = min(max(usual, wanted), most, 2 * own)
+    short = max(32 * round(short / 32), 64)
+    ratio = train.image_sizes.max(axis=1) / train.image_sizes.min(axis=1)
+    longest = int(32 * math.ceil(short * min(float(np.quantile(ratio, 0.9)), 2.0) / 32))
+    training = tuple(sorted({32 * round(short * share / 32) for share in (0.8, 0.9, 1.0)}))
+    if machine.on_cpu:
+        training = (short,)
+    small_text = f"the smallest tenth of the boxes is under {small * own:.0f} px of {own}"
+    why = {
+        True: f"usual on {'a CPU' if machine.on_cpu else 'an accelerator'}; {small_text}",
+        False: f"{small_text}, and wants {SMALL_BOX:.0f} px in the input",
+    }[short <= usual]
+    if short >= 2 * own - 16:
+        why = f"the images are small: {own} px, at most doubled"
+    elif wanted > most:
+        why += f", which is more than the most allowed here, {most}"
+    sizes = _Sizes(training=training, inference=short, longest=max(longest, short))
+    return sizes, Reason(what="input size", value=f"{short} px, longest {sizes.longest}", why=why)
+
+
+def _level_ranges(train: Facts, sizes: _Sizes) -> tuple[tuple[int, int, int, int], Reason]:
+    """p3 reaches as far as about three quarters of the median box's long side."""
+    inside = train.long_sides() / train.image_short_sides() * sizes.inference
+    median = float(np.median(inside))
+    first = min(RATE_BORDERS, key=lambda border: abs(math.log(border / max(0.75 * median, 1.0))))
+    ranges = (first, 2 * first, 4 * first, 8 * first)
+    why = f"the median box is {median:.0f} px long in the input"
+    return ranges, Reason(what="levels", value="-".join(map(str, ranges)), why=why)
+
+
+def _schedule(train: Facts, machine: Machine) -> tuple[Schedule, Reason]:
+    """Images seen grow with the root of their number: 12 passes over COCO, more over fewer.
+
+    4200 sqrt(n) is COCO's 1x schedule at n = 118,287; a CPU gets a fifth.
+    """
+    images = max(train.images_with_boxes, train.boxes / BOXES_PER_IMAGE)
+    seen = (800 if machine.on_cpu else 4200) * math.sqrt(images)
+    batch = _batch(machine)
+    wanted = 10 * max(round(seen / batch / 10), 20)
+    why = (
+        f"{train.images_with_boxes} images with {train.boxes} boxes: each is seen about "
+        f"{wanted * batch / max(train.images_with_boxes, 1):.0f} times"
+    )
+    total = wanted
+    if machine.minutes is not None and machine.seconds_per_step is not None:
+        fits = 10 * max(int(60 * machine.minutes / machine.seconds_per_step / 10), 1)
+        total = min(wanted, fits)
+        if total < wanted:
+            why = f"what fits into {machine.minutes:g} minutes; {wanted} were wanted"
+    schedule = Schedule(
+        iterations=total,
+        steps=tuple(round(share * total) for share in DROPS),
+        warmup_iterations=min(round(0.06 * total), 1000),
+    )
+    return schedule, Reason(what="schedule", value=f"{total} steps of {batch} images", why=why)
+
+
+def _batch(machine: Machine) -> int:
+    return 4 if machine.on_cpu else 16
+
+
+def _detections(train: Facts) -> tuple[int, Reason]:
+    """Half as many again as the fullest training image has boxes, 100 at least."""
+    most = int(train.boxes_per_image.max())
+    limit = max(100, 10 * math.ceil(1.5 * most / 10))
+    why = f"the fullest image has {most} boxes"
+    return limit, Reason(what="detections", value=f"up to {limit} an image", why=why)
+
+
+def _teacher(total: int, sizes: _Sizes, machine: Machine) -> tuple[Distillation, Reason]:
+    if machine.on_cpu or total < 2000:
+        why = "it takes twice the time, and gives nothing in a run as short as this"
+        return Distillation(), Reason(what="self-distillation", value="off", why=why)
+    start = round(0.72 * total)
+    teacher = Distillation(
+        method="depth_matching",
+        start=start,
+        teacher_short_side=sizes.inference,
+        teacher_max_size=sizes.longest,
+    )
+    why = "the share of the run at which the paper starts it"
+    return teacher, Reason(what="self-distillation", value=f"from step {start}", why=why)
+
+
+def _supervision(train: Facts) -> tuple[Supervision, Reason]:
+    """Masks that are there are learnt from, unless some are but boxes drawn as masks."""
+    if not train.masks or train.masks_are_boxes:
+        why = "masks are the boxes themselves" if train.filled_boxes else "no box has a mask"
+        return "boxes", Reason(what="learns from", value="boxes", why=why)
+    why = f"{train.masks + train.filled_boxes} of {train.boxes} boxes have a mask"
+    return "mixed", Reason(what="learns from", value="boxes and masks", why=why)
+
+
+def _model(backbone: BackboneChoice, ranges: tuple[int, ...], machine: Machine) -> Model:
+    if not machine.on_cpu:
+        return Model(backbone=backbone.backbone, fcos=FcosHead(level_ranges=ranges))
+    return Model(
+        backbone=backbone.backbone,
+        fpn_channels=96,
+        fcos=FcosHead(convs=2, level_ranges=ranges),
+        mask_branch=MaskBranch(channels=64, convs=3),
+    )
+
+
+def _checkpoints(total: int, *, has_val: bool) -> Checkpoints:
+    tenth = max(total // 10, 1)
+    return Checkpoints(
+        every=min(tenth, 5000),
+        evaluate_every=tenth if has_val else 0,
+        patience=STALE if has_val else 0,
+    )
+
+
+def _stop_reason(config: RunConfig, *, has_val: bool) -> Reason:
+    if not has_val:
+        return Reason(what="early stop", value="none", why="there is no val split to judge by")
+    every = config.checkpoints.evaluate_every
+    value = f"after {STALE} evaluations without a better one"
+    return Reason(
+        what="early stop", value=value, why=f"the val split is scored every {every} steps"
+    )

@@ -1,0 +1,112 @@
+"""Two stores -> a run: facts, choices, what the user says over them, a real step, findings."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from boxdepth.depthgen.store import DataError, open_store
+from boxdepth.trainer import build
+from boxdepth.trainer.config import RunConfig
+from boxdepth.trainer.config.overrides import apply_overrides
+from boxdepth.trainer.runs.auto.backbones import BackboneChoice, choose_backbone
+from boxdepth.trainer.runs.auto.facts import duplicate_images, read_facts
+from boxdepth.trainer.runs.auto.findings import Finding, find_problems
+from boxdepth.trainer.runs.auto.picker import Machine, Reason, pick
+from boxdepth.trainer.runs.auto.probe import Probe, probe
+
+WEIGHTS = "model.backbone.weights="
+MODEL = "model.backbone.name="
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What the user says over the choices."""
+
+    settings: tuple[str, ...] = ()
+    """``path.to.field=value``, as `--set` takes them."""
+    minutes: float | None = None
+    """How long training may take."""
+    batch: int | None = None
+    """Images a step; None: the recipe's, in as many passes as memory wants."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """A run that is ready to start, and all that a person should know of it before."""
+
+    config: RunConfig
+    reasons: tuple[Reason, ...]
+    findings: tuple[Finding, ...]
+    measured: Probe
+    missing_weights: str | None
+    """What to do for the backbone's weights, where they are not on this machine."""
+
+    @property
+    def seconds(self) -> float:
+        """To the end of the training, as one step was measured; evaluations come on top."""
+        return self.config.schedule.iterations * self.measured.seconds_per_step
+
+
+def make_recipe(train: Path, val: Path | None, *, device: torch.device, wishes: Wishes) -> Recipe:
+    """Look at the stores, choose, and make one real step.
+
+    Raises:
+        DataError: a store that can't be used, or without boxes.
+        ConfigError: a wish that is no setting.
+        WeightsError: a weights file that is not there or that names no model.
+        DownloadError: ImageNet weights that are not here and can't be fetched.
+    """
+    store = open_store(train)
+    val_store = open_store(val) if val is not None else None
+    facts = read_facts(store)
+    if not facts.boxes:
+        raise DataError(f"{train}: no image with a usable box: nothing to learn from")
+    backbone = _backbone(wishes.settings, on_cpu=device.type == "cpu")
+    machine = Machine(device=device.type, minutes=wishes.minutes)
+    has_val = val_store is not None and len(val_store) > 0
+
+    def chosen(machine: Machine) -> tuple[RunConfig, tuple[Reason, ...]]:
+        choice = pick(facts, backbone, machine, has_val=has_val)
+        told = [f"data.batch_size={wishes.batch}"] if wishes.batch else []
+        config = apply_overrides(choice.config, [*told, *_but_weights(wishes.settings)])
+        data = config.data.changed(train=train, val=val)
+        return config.changed(data=data), choice.reasons
+
+    config, reasons = chosen(machine)
+    config = build.with_classes(config, len(facts.categories))
+    measured = probe(config, build.training_set(config, train), device)
+    if wishes.minutes is not None:
+        timed = replace(machine, seconds_per_step=measured.seconds_per_step)
+        config, reasons = chosen(timed)
+    config = config.changed(data=config.data.changed(accumulate=measured.accumulate))
+    val_facts = read_facts(val_store) if val_store is not None else None
+    twice = duplicate_images(store, val_store)
+    return Recipe(
+        config=config,
+        reasons=reasons,
+        findings=tuple(find_problems(facts, val_facts, config, twice=twice)),
+        measured=measured,
+        missing_weights=backbone.missing,
+    )
+
+
+def _backbone(settings: Sequence[str], *, on_cpu: bool) -> BackboneChoice:
+    """By the weights file that the settings name, unless they name the model as well."""
+    given = [text.removeprefix(WEIGHTS) for text in settings if text.startswith(WEIGHTS)]
+    named = any(text.startswith(MODEL) for text in settings)
+    if not given or given[-1] in ("timm", "null") or named:
+        chosen = choose_backbone(on_cpu=on_cpu)
+        return replace(chosen, missing=None) if given or named else chosen
+    return choose_backbone(on_cpu=on_cpu, weights=Path(given[-1]).expanduser())
+
+
+def _but_weights(settings: Sequence[str]) -> list[str]:
+    """The settings in order; a file that chose the backbone stands in it already."""
+    named = any(text.startswith(MODEL) for text in settings)
+    return [
+        text
+        for text in settings
+        if named or not text.startswith(WEIGHTS) or text.removeprefix(WEIGHTS) in ("timm", "null")
+    ]
