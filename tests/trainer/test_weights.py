@@ -114,7 +114,7 @@ def test_a_file_that_would_run_code_is_refused_and_runs_nothing(tmp_path: Path, 
         path.write_bytes(pickle.dumps(content))
     else:
         torch.save(content, path)
-    with pytest.raises(WeightsError, match="more than tensors and plain values") as caught:
+    with pytest.raises(WeightsError, match=r"plain values \(it asks for \w+") as caught:
         read_tensors(path)
     assert not witness.exists()
     assert caught.value.exit_code == 3

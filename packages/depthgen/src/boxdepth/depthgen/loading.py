@@ -82,7 +82,9 @@ def _read_bin(file: Path, *, label: str) -> dict[str, torch.Tensor]:
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the file makes its reader raise
-        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        asked = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
+        first = (str(error).strip() or repr(error)).splitlines()[0]
+        reason = f"it asks for {asked[1]}" if asked else first
         raise DataError(
             f"model {label}: {file.name} holds more than tensors, or is damaged ({reason}); "
             "convert it where it comes from (save_pretrained writes safetensors)"

@@ -27,6 +27,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from boxdepth.trainer.errors import CheckpointError, DiskFullError, WriteError
+from boxdepth.trainer.model.weight_files import read_failure
 
 log = logging.getLogger(__name__)
 
@@ -232,8 +233,7 @@ def _unpack(path: Path, data: bytes) -> dict[str, Any]:
     except CheckpointError:
         raise
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: not a training state: {reason}") from error
+        raise CheckpointError(f"{path}: not a training state: {read_failure(error)}") from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{path}: expected a dict, found {type(state).__name__}")
     return state

@@ -2,6 +2,7 @@
 
 import io
 import pickle  # noqa: TID251 - only behind _Reader, which makes arrays and plain values
+import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -100,7 +101,7 @@ def _content(path: Path) -> Mapping[str, Any]:
         ImportError,
         UnicodeDecodeError,
     ) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = read_failure(error)
         raise WeightsError(
             f"{path} is damaged or holds more than tensors and plain values ({reason}); "
             "expected safetensors, a PyTorch state dict or a detectron2 .pkl of arrays"
@@ -108,6 +109,14 @@ def _content(path: Path) -> Mapping[str, Any]:
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path} holds a {type(content).__name__}, expected named tensors")
     return content
+
+
+def read_failure(error: Exception) -> str:
+    """What a reader of weights found, in one line; torch's own first line advises to run it."""
+    asked = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
+    if asked:
+        return f"it asks for {asked[1]}"
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _read_torch(path: Path) -> Any:
