@@ -282,6 +282,8 @@ class Detections:
     params: Float[Tensor, "d q"]
     size: tuple[int, int]
     """(height, width) of the frame of the boxes."""
+    cut: bool = False
+    """More was found than the limits let through."""
 
     def take(self, rows: Int64[Tensor, " k"]) -> "Detections":
         """Some of the detections, in the order of ``rows``."""

@@ -1,5 +1,6 @@
 """From files or tables to a report: read, check, decide what can be compared, score."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -81,7 +82,7 @@ def evaluate_tables(
 ) -> CocoReport:
     """`evaluate_coco` for files that are read already."""
     limits = checked_limits(max_detections)
-    warnings = [*truth.notes, *predictions.notes]
+    warnings = [*truth.notes, *predictions.notes, *_crowded(truth, limits[-1])]
     summaries: dict[str, CocoSummary] = {}
     compared: list[IouType] = []
     for iou_type in iou_types:
@@ -115,6 +116,24 @@ def evaluate_tables(
             else None
         ),
     )
+
+
+def _crowded(truth: GroundTruth, limit: int) -> list[str]:
+    """A word where an image holds more objects of a class than detections count."""
+    pairs = np.column_stack((truth.image_index, truth.category_index))[~truth.crowd]
+    if not len(pairs):
+        return []
+    kinds, counts = np.unique(pairs, axis=0, return_counts=True)
+    if counts.max() <= limit:
+        return []
+    image, category = kinds[counts.argmax()].tolist()
+    images = len(np.unique(kinds[counts > limit, 0]))
+    return [
+        f"{images} images hold more objects of a class than the {limit} detections that count "
+        f"(image {truth.image_ids[image]}: {counts.max()} of {truth.category_names[category]}), so "
+        "the others cannot be found: count more with --max-detections "
+        f"1,10,100,{10 * math.ceil(1.5 * counts.max() / 10)}."
+    ]
 
 
 def cannot_compare(truth: GroundTruth, predictions: Predictions, iou_type: IouType) -> str | None:

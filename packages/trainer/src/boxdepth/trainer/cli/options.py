@@ -130,6 +130,10 @@ Tile = Annotated[
     typer.Option(min=64, help="Look at larger images in tiles of so many pixels a side."),
 ]
 Overlap = Annotated[int, typer.Option(min=0, help="With --tile: pixels that neighbours share.")]
+MaxDetections = Annotated[
+    int | None,
+    typer.Option(min=1, help="Most detections an image (a tile).", show_default="the run's own"),
+]
 OnBadOption = Annotated[
     OnBad,
     typer.Option(

@@ -48,6 +48,7 @@ def predict(
     crop: options.Crop = True,
     tile: options.Tile = None,
     overlap: options.Overlap = 128,
+    max_detections: options.MaxDetections = None,
     on_bad: options.OnBadOption = options.OnBad.error,
     overwrite: options.Overwrite = False,
     device: Device = "auto",
@@ -70,13 +71,16 @@ def predict(
         crop=crop,
         tiling=_tiling(tile, overlap),
     )
+    if max_detections is not None:
+        predictor.allow(max_detections)
     categories = predictor.model.categories
     task = task_on(source, categories, boxes="store" if boxes == Path("store") else boxes)
     for note in task.notes:
         say(f"  {note}", style="yellow")
     overlays = _overlays(overlay, overlay_threshold, default=0.3 if boxes is None else 0.0)
     outcome = _predict(predictor, task, overlays)
-    _write(out, outcome, categories, overlay)
+    limit = predictor.spec.settings.max_detections
+    _write(out, outcome, categories, overlay, limit=limit)
     emit(
         {
             "predictions": str(out),
@@ -84,6 +88,7 @@ def predict(
             "instances": len(outcome.results),
             "weights": predictor.model.which,
             "overlays": str(overlay) if overlay else None,
+            "cut": outcome.cut,
             "left_out": [*(name for name, _ in outcome.bad), *outcome.unfinished],
         },
         as_json=as_json,
@@ -149,7 +154,12 @@ def _predict(predictor: "Predictor", task: "Task", overlays: "Overlays | None") 
 
 
 def _write(
-    out: Path, outcome: "Outcome", categories: "Sequence[Category]", overlay: Path | None
+    out: Path,
+    outcome: "Outcome",
+    categories: "Sequence[Category]",
+    overlay: Path | None,
+    *,
+    limit: int,
 ) -> None:
     from boxdepth.trainer.data.categories import listed
     from boxdepth.trainer.predict.job import write_outcome
@@ -159,6 +169,8 @@ def _write(
         say(f"{len(outcome.results)} instances on {len(outcome.images)} images, written to {out}")
         if overlay is not None:
             say(f"pictures in {overlay}")
+    if outcome.cut:
+        say(f"  {outcome.cut_note(limit)}", style="yellow")
     if outcome.turned:
         say(
             f"  {len(outcome.turned)} pictures have an EXIF orientation, which is ignored: masks "

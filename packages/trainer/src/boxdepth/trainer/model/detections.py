@@ -21,7 +21,8 @@ def detect(
 ) -> list[Detections]:
     """Detections of every image, boxes in pixels of the network's input, not clipped.
 
-    Scores are sqrt(class score x quality); per-class NMS.  A device is waited for twice an image.
+    Scores are sqrt(class score x quality); per-class NMS.  A device is waited for twice an image,
+    and once more where so many locations pass that some may have been left out.
 
     Args:
         frames: (height, width) of the unpadded images.
@@ -34,12 +35,18 @@ def _detect(
 ) -> Detections:
     """One image: the best (location, class) pairs of every level, then NMS."""
     pairs = [_level_scores(outputs, image, level, limits) for level in range(len(FPN_STRIDES))]
-    found = torch.cat([passed.flatten() for _, passed in pairs]).nonzero()[:, 0]
-    scores = torch.cat([scores.flatten() for scores, _ in pairs])[found].sqrt()
-    label, row = _unravelled(found, [tuple(scores.shape) for scores, _ in pairs])
+    found = torch.cat([passed.flatten() for _, passed, _ in pairs]).nonzero()[:, 0]
+    crowded = len(found) >= limits.candidates and bool(torch.stack([m for *_, m in pairs]).any())
+    scores = torch.cat([scores.flatten() for scores, *_ in pairs])[found].sqrt()
+    label, row = _unravelled(found, [tuple(scores.shape) for scores, *_ in pairs])
     boxes = _boxes_at(outputs, image, row)
-    kept = _nms_by_class(boxes, scores, label, limits.nms_iou)[: limits.max_detections]
-    return _at_rows(outputs, image, row[kept], frame=frame, label=label[kept], score=scores[kept])
+    kept = _nms_by_class(boxes, scores, label, limits.nms_iou)
+    cut = len(kept) > limits.max_detections or (crowded and len(kept) < limits.max_detections)
+    kept = kept[: limits.max_detections]
+    detections = _at_rows(
+        outputs, image, row[kept], frame=frame, label=label[kept], score=scores[kept]
+    )
+    return replace(detections, cut=cut)
 
 
 def _nms_by_class(
@@ -59,18 +66,20 @@ def _nms_by_class(
 
 def _level_scores(
     outputs: DenseOutputs, image: int, level: int, limits: DetectionLimits
-) -> tuple[Float[Tensor, "cls l"], Bool[Tensor, "cls l"]]:
-    """Class score x quality of one level of one image, and which of them are looked at."""
+) -> tuple[Float[Tensor, "cls l"], Bool[Tensor, "cls l"], Bool[Tensor, ""]]:
+    """Class score x quality of one level of one image, which of them are looked at, and whether
+    more of them pass the threshold."""
     class_scores = outputs.class_logits[level][image].float().flatten(1).sigmoid()
     scores = class_scores * outputs.quality_logits[level][image].float().flatten(1).sigmoid()
     passed = (scores if limits.threshold_with_quality else class_scores) > limits.score_threshold
-    few = scores.numel() <= limits.pre_nms
+    more = passed.sum() > limits.candidates
+    few = scores.numel() <= limits.candidates
     on_host = scores.device.type == "cpu"  # a device would have to be waited for
-    if few or (on_host and int(passed.sum()) <= limits.pre_nms):
-        return scores, passed
-    best = torch.where(passed, scores, -1).flatten().topk(limits.pre_nms).indices
+    if few or (on_host and not more):
+        return scores, passed, more
+    best = torch.where(passed, scores, -1).flatten().topk(limits.candidates).indices
     within = torch.zeros_like(passed.flatten()).index_fill_(0, best, True)
-    return scores, passed & within.view_as(passed)
+    return scores, passed & within.view_as(passed), more
 
 
 def _unravelled(

@@ -25,9 +25,14 @@ class DetectionLimits(Settings):
     threshold_with_quality: bool = True
     """False: the threshold looks at the class score alone."""
     pre_nms: Positive = 1000
-    """(location, class) pairs kept per level."""
+    """(location, class) pairs kept per level, or four for each of `max_detections`."""
     nms_iou: Fraction = 0.6
     max_detections: Positive = 100
+
+    @property
+    def candidates(self) -> int:
+        """(location, class) pairs that a level hands to NMS: a dense image needs more of them."""
+        return max(self.pre_nms, 4 * self.max_detections)
 
 
 class Inference(DetectionLimits):

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from boxdepth.depthgen.store import Category, DataError
+from boxdepth.trainer.data.categories import listed
 from boxdepth.trainer.data.pictures import PictureFile
 from boxdepth.trainer.engine.checkpoint import write_atomically
 from boxdepth.trainer.engine.signals import StopFlag, stop_flag
@@ -44,11 +45,22 @@ class Outcome:
     """Id, file name and size of every picture that was predicted on."""
     bad: list[tuple[str, Exception]] = field(default_factory=list)
     """Pictures that could not be used, and why."""
+    cut: list[str] = field(default_factory=list)
+    """Pictures on which more was found than `inference.max_detections` lets through."""
     turned: list[str] = field(default_factory=list)
     """Pictures with an EXIF orientation, which is ignored."""
     unfinished: list[str] = field(default_factory=list)
     """Pictures that a signal came before."""
     signal: int | None = None
+
+    def cut_note(self, limit: int) -> str:
+        """What to say of the pictures on which more was found than the limit lets through."""
+        return (
+            f"{len(self.cut)} of {len(self.images)} pictures hold more detections than the {limit} "
+            f"that inference.max_detections lets through, and only the best are kept "
+            f"({listed(self.cut)}): --max-detections {2 * limit} keeps more, a higher "
+            "--score-threshold wants fewer"
+        )
 
     def check(self, kept: Path, *, skip_bad: bool = False) -> None:
         """Whether all that was asked for is there.
@@ -91,6 +103,8 @@ def predict_task(
             source, rgb = waiting.popleft()
             height, width = instances.size
             outcome.results += _results(source, instances, task)
+            if instances.cut:
+                outcome.cut.append(source.name)
             outcome.images.append(
                 {
                     "id": task.image_id(source),

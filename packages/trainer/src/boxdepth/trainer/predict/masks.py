@@ -92,6 +92,7 @@ def predict_masks(
                 masks=tuple(masks),
                 size=original,
                 cues=None if reader is None else reader.cues(),
+                cut=found.cut,
             )
         )
     return results

@@ -56,6 +56,11 @@ class Predictor:
         """Names of its classes; a label is a place in it."""
         return self.model.category_names
 
+    def allow(self, max_detections: int) -> None:
+        """Find up to so many instances in an image (a tile), whatever the run's settings say."""
+        settings = self.spec.settings.changed(max_detections=max_detections)
+        self.spec = replace(self.spec, settings=settings)
+
     def __call__(self, image: ImageLike, *, boxes: Any = None) -> Instances:
         """The instances of one image, best first; with ``boxes`` one for each, in their order.
 

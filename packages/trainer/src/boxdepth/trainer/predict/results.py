@@ -1,7 +1,7 @@
 """Instances in the frame of the original image, and as COCO results."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,8 @@ class Instances:
     """(height, width)."""
     cues: Float32[np.ndarray, "d k"] | None = None
     """What each mask's quality is judged by (`quality.CUES`); None: nobody asked."""
+    cut: bool = False
+    """More was found than `inference.max_detections` lets through."""
 
     @property
     def quality(self) -> Float32[np.ndarray, " d"] | None:
@@ -49,11 +51,14 @@ class Instances:
             masks=tuple(self.masks[row] for row in rows.tolist()),
             size=self.size,
             cues=None if self.cues is None else self.cues[rows],
+            cut=self.cut,
         )
 
     def above(self, score: float) -> "Instances":
-        """Those of at least this score, in their order."""
-        return self.take(np.flatnonzero(self.scores >= score))
+        """Those of at least this score, in their order; if some fall below it, so did all that
+        the limits had left out."""
+        kept = self.take(np.flatnonzero(self.scores >= score))
+        return replace(kept, cut=self.cut and len(kept) == len(self))
 
     def bitmaps(self) -> Bool[np.ndarray, "d h w"]:
         """The masks as arrays, at the image's size."""

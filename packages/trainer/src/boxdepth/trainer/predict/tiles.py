@@ -119,7 +119,7 @@ def merged(parts: Sequence[tuple[Window, Instances]], *, size: tuple[int, int]) 
     rows = sorted(
         (_representative(found, group, cut) for group in groups), key=lambda one: -one.scores[0]
     )
-    return together(rows, size=size)
+    return replace(together(rows, size=size), cut=found.cut)
 
 
 def _representative(
@@ -245,4 +245,5 @@ def together(parts: Sequence[Instances], *, size: tuple[int, int]) -> Instances:
         masks=tuple(mask for part in parts for mask in part.masks),
         size=size,
         cues=np.concatenate(cues) if cues and len(cues) == len(parts) else None,
+        cut=any(part.cut for part in parts),
     )

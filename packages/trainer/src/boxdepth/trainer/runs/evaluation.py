@@ -18,6 +18,8 @@ from boxdepth.trainer.engine.evaluations import PREDICTIONS, REPORT
 from boxdepth.trainer.predict.inference import InferenceSpec
 from boxdepth.trainer.predict.store import predict_store
 
+COCO_DETECTIONS = 100
+"""Of a class in an image, that COCO's AP counts."""
 Score = Callable[[list[dict[str, Any]]], dict[str, Any]]
 """COCO results -> {"segm": {"ap": ...}, "bbox": {...}}."""
 
@@ -40,7 +42,9 @@ class Evaluator:
             return None
         results = predict_store(model, self.images, self.spec, category_ids=self.category_ids)
         write_atomically(self.folder / PREDICTIONS, json.dumps(results).encode())
-        score = scorer(self.images, self.annotations)
+        score = scorer(
+            self.images, self.annotations, max_detections=self.spec.settings.max_detections
+        )
         if score is None:
             (self.folder / REPORT).unlink(missing_ok=True)
             return None
@@ -58,8 +62,12 @@ class Evaluator:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def scorer(images: ValidationSet, annotations: Path | None) -> Score | None:
+def scorer(
+    images: ValidationSet, annotations: Path | None, *, max_detections: int = COCO_DETECTIONS
+) -> Score | None:
     """How to score results on these images: against a file, else against the store's own.
+
+    AP counts COCO's best 100 of a class in an image, and more where more may be found.
 
     None where there is no boxdepth.evaluate.
     """
@@ -68,7 +76,8 @@ def scorer(images: ValidationSet, annotations: Path | None) -> Score | None:
     except ImportError:
         return None
     truth: Path | dict[str, Any] = annotations or images.ground_truth()
-    return lambda results: evaluate_coco(results, truth).to_json()
+    limits = sorted({1, 10, COCO_DETECTIONS, max(max_detections, COCO_DETECTIONS)})
+    return lambda results: evaluate_coco(results, truth, max_detections=limits).to_json()
 
 
 def truth_classes(
