@@ -17,6 +17,7 @@ from boxdepth.trainer.data.augment import (
     transform_inverse_depth,
     transform_pixels,
 )
+from boxdepth.trainer.data.depth_cells import cell_means, cell_steps
 from boxdepth.trainer.data.rules import Augmentation, Resize
 
 RESIZES: tuple[Resize, ...] = ("fast", "pillow")
@@ -88,6 +89,33 @@ def test_depth_is_not_rounded() -> None:
     depth = transform_inverse_depth(grid, geometry(False))
     assert (depth != depth.round()).mean() > 0.9
     assert 0 <= depth.min() <= depth.max() <= 255
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    grid=st.tuples(st.integers(1, 70), st.integers(1, 70)),
+    new=st.tuples(st.integers(1, 150), st.integers(1, 150)),
+    flip=st.booleans(), holes=st.booleans(), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_depth_of_cells_is_that_of_their_pixels(
+    grid: tuple[int, int], new: tuple[int, int], flip: bool, holes: bool, seed: int
+) -> None:
+    """The short way gives what Pillow's resize, flip, padding and reading or means give."""
+    random = np.random.default_rng(seed)
+    stored = random.random(grid, dtype=np.float32) * 255
+    if holes:
+        stored[random.random(grid) < 0.05] = np.nan
+    change = geometry(flip, new=new)
+    rows, columns = (-(-side // 4) for side in new)
+    whole = np.zeros((4 * rows, 4 * columns + 4), np.float32)
+    whole[: new[0], : new[1]] = transform_inverse_depth(stored, change)
+    means = whole[:, :-4].reshape(rows, 4, columns, 4).mean(axis=(1, 3))
+    np.testing.assert_allclose(cell_means(stored, change), means, atol=2e-4)
+    inside = np.arange(2, 4 * rows, 4) < new[0], np.arange(2, 4 * columns, 4) < new[1] - 2
+    both = np.ix_(*inside)
+    here, right = cell_steps(stored, change)
+    np.testing.assert_allclose(here[both], whole[2::4, 2:-4:4][both], atol=2e-4)
+    np.testing.assert_allclose(right[both], whole[2::4, 4::4][both], atol=2e-4)
 
 
 @pytest.mark.parametrize("flip", [False, True])

@@ -20,7 +20,7 @@ from boxdepth.trainer.criterion.rules import LossRules
 from boxdepth.trainer.data.loader import SampleKey, load_batch
 from boxdepth.trainer.data.rules import Augmentation, Data
 from boxdepth.trainer.data.store_dataset import TrainingSet
-from boxdepth.trainer.distill.matching import depth_smoothness
+from boxdepth.trainer.distill.matching import depth_smoothness, depth_steps
 from boxdepth.trainer.targets.mask_grid import mask_grid
 from boxdepth.trainer.targets.pairs import depth_pairs
 from boxdepth.trainer.targets.rules import PairRule
@@ -116,7 +116,7 @@ def test_the_depth_loss_leaves_holes_out(dataset: TrainingSet) -> None:
 
 def test_a_hole_is_no_smooth_surface(dataset: TrainingSet) -> None:
     batch = load_batch(dataset, (SampleKey(0, 0),))
-    smooth = depth_smoothness(batch.inverse_depth[0], size=(64, 96), theta=2.0)
+    smooth = depth_smoothness(depth_steps(batch.inverse_depth[0]), size=(64, 96), theta=2.0)
     assert bool(smooth.isfinite().all())
     assert float(smooth[5:9, 9:13].max()) == 0
     assert float(smooth[12:15, 2:20].min()) > 0

@@ -1,5 +1,7 @@
 """What of a store becomes a sample, and what is left out and counted."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +9,11 @@ import torch
 from boxdepth.depthgen.store import DataError, Store
 from boxdepth.trainer.data.loader import SampleKey, load_batch
 from boxdepth.trainer.data.rules import Augmentation, Data
-from boxdepth.trainer.data.store_dataset import TrainingSet
+from boxdepth.trainer.data.store_dataset import DepthForm, TrainingSet
 from boxdepth.trainer.data.validation_set import ValidationSet, check_images
+from boxdepth.trainer.distill.candidates import given_boxes
+from boxdepth.trainer.distill.matching import depth_smoothness
+from boxdepth.trainer.targets.mask_grid import mask_grid
 
 
 def training_set(store: Store, *, seed: int = 0, **changes: object) -> TrainingSet:
@@ -150,3 +155,42 @@ def test_a_store_without_masks_still_has_boxes_to_score_against(make_store) -> N
     annotations = images.ground_truth()["annotations"]
     assert len(annotations) == 12
     assert not any("segmentation" in annotation for annotation in annotations)
+
+
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+def test_depth_on_the_grid_teaches_what_depth_of_every_pixel_teaches(
+    make_store, flip: float
+) -> None:
+    """One batch of two sizes, each way of handing on the depth: the same grid, the same matches."""
+
+    def uneven(index: int) -> np.ndarray:
+        return np.random.default_rng(index).random((24, 24)).astype(np.float32)
+
+    store = make_store(sizes=[(64, 96), (50, 75)], depth=uneven)
+    settings = Data(augmentation=Augmentation(short_sides=(90,), flip=flip))
+    batches = {}
+    for form in get_args(DepthForm):
+        dataset = TrainingSet(store, settings, seed=0, depth=form)
+        batches[form] = load_batch(dataset, (SampleKey(0, 0), SampleKey(0, 1)))
+    grids = {form: mask_grid(batch) for form, batch in batches.items()}
+    smooth = {
+        form: depth_smoothness(
+            given_boxes(batches[form], grids[form], 1).depth_steps,
+            size=batches[form].frames[1],
+            theta=2.0,
+        )
+        for form in ("pixels", "steps")
+    }
+    for form in ("cells", "steps"):
+        torch.testing.assert_close(
+            grids[form].inverse_depth, grids["pixels"].inverse_depth, atol=2e-4, rtol=0
+        )
+    assert batches["cells"].inverse_depth.shape[-1] * 4 == batches["pixels"].inverse_depth.shape[-1]
+    torch.testing.assert_close(smooth["steps"], smooth["pixels"], atol=2e-4, rtol=0)
+
+
+def test_pillows_resize_hands_on_every_pixels_depth(make_store) -> None:
+    settings = Data(augmentation=Augmentation(short_sides=(64,), resize="pillow"))
+    sample = TrainingSet(make_store(), settings, seed=0, depth="cells").load(0, epoch=0)
+    assert sample.depth_stride == 1
+    assert sample.inverse_depth.shape[-2:] == sample.image.shape[-2:]

@@ -12,6 +12,7 @@ from boxdepth.trainer.distill.matching import (
     MatchingWeights,
     depth_scores,
     depth_smoothness,
+    depth_steps,
     match,
     matching_scores,
     weights_at,
@@ -46,7 +47,7 @@ class TestGoldenVectors:
         expected = [1, 0.606531, 0.367879, 0.223130, 0.135335, 0.082085, 0.049787]
         for difference, value in enumerate(expected):
             depth[0, :, 4] = difference
-            smooth = depth_smoothness(depth, size=(4, 12), theta=2.0)
+            smooth = depth_smoothness(depth_steps(depth), size=(4, 12), theta=2.0)
             assert smooth[0, 0].item() == pytest.approx(value, abs=1e-6)
 
     def test_overlap_of_boxes(self) -> None:
@@ -110,7 +111,7 @@ class TestSmoothness:
         generator = torch.Generator().manual_seed(0)
         depth = torch.rand((1, 32, 64), generator=generator) * 10
         height, width = 27, 49
-        smooth = depth_smoothness(depth, size=(height, width), theta=2.0)
+        smooth = depth_smoothness(depth_steps(depth), size=(height, width), theta=2.0)
         expected = np.zeros((8, 16))
         for i in range(8):
             for j in range(16):
@@ -123,8 +124,8 @@ class TestSmoothness:
     def test_padding_changes_nothing(self) -> None:
         depth = torch.arange(24 * 40, dtype=torch.float32).view(1, 24, 40) % 7
         padded = torch.nn.functional.pad(depth, (0, 24, 0, 8), value=200.0)
-        small = depth_smoothness(depth, size=(24, 40), theta=2.0)
-        large = depth_smoothness(padded, size=(24, 40), theta=2.0)
+        small = depth_smoothness(depth_steps(depth), size=(24, 40), theta=2.0)
+        large = depth_smoothness(depth_steps(padded), size=(24, 40), theta=2.0)
         assert torch.equal(large[:6, :10], small)
         assert large.sum() == small.sum()
 

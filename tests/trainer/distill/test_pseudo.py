@@ -13,6 +13,7 @@ from boxdepth.trainer.distill import matchers
 from boxdepth.trainer.distill.candidates import Candidates, GivenBoxes
 from boxdepth.trainer.distill.ema import make_teacher
 from boxdepth.trainer.distill.matchers import match_by_depth, match_like_box_teacher
+from boxdepth.trainer.distill.matching import depth_steps
 from boxdepth.trainer.distill.pseudo import PseudoRules, pseudo_masks
 from boxdepth.trainer.distill.rules import Distillation, Matching
 from boxdepth.trainer.geometry.boxes import box_bitmaps
@@ -230,7 +231,7 @@ class TestMatchByDepth:
         return GivenBoxes(
             boxes_xyxy=box,
             box_masks=box_bitmaps(box, grid=(8, 16), stride=4),
-            inverse_depth=depth.contiguous(),
+            depth_steps=depth_steps(depth),
             depth_valid=torch.tensor(depth_valid),
             size=self.size,
         )

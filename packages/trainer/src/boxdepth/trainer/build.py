@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from boxdepth.trainer import config
 from boxdepth.trainer.criterion.rules import LossRules
 from boxdepth.trainer.data.loader import BatchLoader, BatchOrder
-from boxdepth.trainer.data.store_dataset import TrainingSet, open_training_set
+from boxdepth.trainer.data.store_dataset import DepthForm, TrainingSet, open_training_set
 from boxdepth.trainer.distill.pseudo import PseudoRules
 from boxdepth.trainer.distill.teacher import Teacher
 from boxdepth.trainer.engine.distributed import World, shared
@@ -144,7 +144,8 @@ def with_classes(run: config.RunConfig, categories: int) -> config.RunConfig:
 
 def training_set(run: config.RunConfig, store: Path) -> TrainingSet:
     """The training store seen through the config's supervision and augmentation."""
-    return open_training_set(store, run.data, seed=run.seed)
+    depth: DepthForm = "steps" if run.distillation.method == "depth_matching" else "cells"
+    return open_training_set(store, run.data, seed=run.seed, depth=depth)
 
 
 def batch_loader(

@@ -20,6 +20,9 @@ FPN_STRIDES = (8, 16, 32, 64, 128)
 MASK_STRIDE = 4
 """Stride of everything the mask losses touch, in input pixels."""
 
+DEPTH_STEP = 2
+"""Pixels between two depths that matching by depth compares, to the right."""
+
 MASK_FEATURE_STRIDE = 8
 """Stride of the mask branch's features, in input pixels."""
 
@@ -30,9 +33,9 @@ class Sample:
 
     image: UInt8[Tensor, "3 h w"]
     """RGB, 0..255."""
-    inverse_depth: Float[Tensor, "1 h w"]
+    inverse_depth: Float[Tensor, "1 hd wd"]
     """Relative inverse depth in 8-bit units, 0 (farthest) .. 255 (nearest); NaN where a sensor saw
-    nothing."""
+    nothing.  Of every pixel, or the means over the cells of the mask grid (``depth_stride`` 4)."""
     depth_valid: bool
     """False: the store holds no usable depth for this image."""
     boxes_xyxy: Float[Tensor, "n 4"]
@@ -47,6 +50,11 @@ class Sample:
     image_id: int
     student_image: UInt8[Tensor, "3 h w"] | None = None
     """What the student sees, where its colours are changed; None: ``image``."""
+    depth_stride: int = 1
+    """Of ``inverse_depth``, in pixels of ``image``: 1 or `MASK_STRIDE`."""
+    depth_steps: Float[Tensor, "2 hm wm"] | None = None
+    """Inverse depth at pixel (4i + 2, 4j + 2) and `DEPTH_STEP` to the right of it; None: not
+    wanted, or read from the ``inverse_depth`` of every pixel."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +67,9 @@ class Batch:
     """(height, width) of the unpadded images."""
     valid: Bool[Tensor, "b h w"]
     """True inside the image and above the removed bottom rows: a neighbour there can be trusted."""
-    inverse_depth: Float[Tensor, "b 1 h w"]
-    """0..255, padded with 0; NaN where a sensor saw nothing."""
+    inverse_depth: Float[Tensor, "b 1 hd wd"]
+    """0..255, padded with 0; NaN where a sensor saw nothing.  Of every pixel ``[b 1 h w]``, or on
+    the mask grid ``[b 1 hm wm]`` where nothing reads it finer."""
     depth_valid: Bool[Tensor, " b"]
     boxes_xyxy: Float[Tensor, "m 4"]
     labels: Int64[Tensor, " m"]
@@ -75,6 +84,8 @@ class Batch:
     semantic loss; None: taken from ``masks``, two pixels off."""
     student_images: UInt8[Tensor, "b 3 h w"] | None = None
     """What the student sees, where its colours are changed; None: ``images``."""
+    depth_steps: Float[Tensor, "b 2 hm wm"] | None = None
+    """As in `Sample`, padded with 0."""
     frames: tuple[tuple[int, int], ...] = ()
     """``sizes`` on the host, so that nobody has to wait for a device to know them."""
     counts: tuple[int, ...] = ()

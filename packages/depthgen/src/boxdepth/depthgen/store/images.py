@@ -69,7 +69,8 @@ def decode_image(
         if image.mode in _SIXTEEN_BIT_MODES:
             upper = (np.array(image).astype(np.uint16) >> 8).astype(np.uint8)
             return np.repeat(upper[..., None], 3, axis=-1)
-        return np.array(image.convert("RGB"), dtype=np.uint8)
+        rgb = image if image.mode == "RGB" else image.convert("RGB")  # which would copy as well
+        return np.array(rgb, dtype=np.uint8)
 
 
 def image_size(data: bytes, *, name: str) -> tuple[int, int]:

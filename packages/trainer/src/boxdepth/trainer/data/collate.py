@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Float, UInt8
 
 from boxdepth.trainer.geometry.grid import padded_size
 from boxdepth.trainer.structures import MASK_STRIDE, Batch, Sample
@@ -17,19 +17,22 @@ def collate(samples: Sequence[Sample]) -> Batch:
     """
     sizes = np.array([sample.image.shape[-2:] for sample in samples], dtype=np.int64)
     height, width = padded_size(sizes.tolist())
-    depth = np.zeros((len(samples), 1, height, width), dtype=np.float32)
     valid = np.zeros((len(samples), height, width), dtype=bool)
     for k, sample in enumerate(samples):
         h, w = sizes[k]
-        depth[k, :, :h, :w] = sample.inverse_depth.numpy()
         valid[k, : max(h - sample.bottom_rows_removed, 0), :w] = True
     counts = [len(sample.labels) for sample in samples]
     views = [sample.student_image for sample in samples if sample.student_image is not None]
+    steps = [sample.depth_steps for sample in samples if sample.depth_steps is not None]
     return Batch(
         images=_padded([sample.image for sample in samples], height=height, width=width),
         sizes=torch.from_numpy(sizes),
         valid=torch.from_numpy(valid),
-        inverse_depth=torch.from_numpy(depth),
+        inverse_depth=_padded_maps(
+            [sample.inverse_depth for sample in samples],
+            height=height // samples[0].depth_stride,
+            width=width // samples[0].depth_stride,
+        ),
         depth_valid=torch.tensor([sample.depth_valid for sample in samples]),
         boxes_xyxy=torch.cat([sample.boxes_xyxy for sample in samples]),
         labels=torch.cat([sample.labels for sample in samples]),
@@ -41,6 +44,9 @@ def collate(samples: Sequence[Sample]) -> Batch:
         frames=tuple((int(h), int(w)) for h, w in sizes.tolist()),
         counts=tuple(counts),
         student_images=_padded(views, height=height, width=width) if views else None,
+        depth_steps=_padded_maps(steps, height=height // MASK_STRIDE, width=width // MASK_STRIDE)
+        if steps
+        else None,
     )
 
 
@@ -50,6 +56,15 @@ def _padded(
     padded = np.zeros((len(images), 3, height, width), dtype=np.uint8)
     for out, image in zip(padded, images, strict=True):
         out[:, : image.shape[1], : image.shape[2]] = image.numpy()
+    return torch.from_numpy(padded)
+
+
+def _padded_maps(
+    maps: Sequence[Float[torch.Tensor, "c _ _"]], *, height: int, width: int
+) -> Float[torch.Tensor, "b c hd wd"]:
+    padded = np.zeros((len(maps), len(maps[0]), height, width), dtype=np.float32)
+    for out, one in zip(padded, maps, strict=True):
+        out[:, : one.shape[1], : one.shape[2]] = one.numpy()
     return torch.from_numpy(padded)
 
 

@@ -3,7 +3,7 @@
 import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import final
+from typing import Literal, final
 
 import numpy as np
 import torch
@@ -21,9 +21,14 @@ from boxdepth.trainer.data.augment import (
     transform_pixels,
 )
 from boxdepth.trainer.data.color import recolored
+from boxdepth.trainer.data.depth_cells import cell_means, cell_steps
 from boxdepth.trainer.data.rules import Data
 from boxdepth.trainer.geometry.boxes import raster_centers
 from boxdepth.trainer.structures import MASK_STRIDE, Sample
+
+DepthForm = Literal["pixels", "cells", "steps"]
+"""Of every pixel; means over the cells of the mask grid, all that the losses read; these and, for
+matching by depth, single pixels of each cell."""
 
 MIN_SIDE = 1e-5
 """Pixels; a box with a shorter side after clipping holds nothing (detectron2's value)."""
@@ -54,7 +59,19 @@ class Census:
 class TrainingSet:
     """The images of a store that hold something to learn, by row; loads one sample at a time."""
 
-    def __init__(self, store: Store, settings: Data, *, seed: int) -> None:
+    def __init__(
+        self, store: Store, settings: Data, *, seed: int, depth: DepthForm = "pixels"
+    ) -> None:
+        """Counts what there is.
+
+        Args:
+            seed: of the augmentation, and of the choice of masks.
+            depth: how it is wanted; with Pillow's resize, the plain form of everything, always
+                every pixel's.
+
+        Raises:
+            DataError: without what the supervision needs, or empty.
+        """
         if settings.supervision == "masks" and not store.attributes.masks:
             raise DataError(
                 f"{store.path}: holds no masks, but supervision is 'masks'; make the store with "
@@ -62,6 +79,7 @@ class TrainingSet:
             )
         self.store = store
         self._settings, self._seed = settings, seed
+        self._depth: DepthForm = "pixels" if settings.augmentation.resize == "pillow" else depth
         self.census, used = _take_census(store, keep_empty=settings.keep_empty)
         self._rows = used
         if not used.size:
@@ -117,6 +135,7 @@ class TrainingSet:
         supervision = self._masks(row, boxes, used, boxes_xyxy, geometry)
         new_height = geometry.new_size[0]
         image = transform_pixels(store.image(row), geometry, augmentation.resize)
+        depth = self._moved_depth(row, geometry)
         student_image = None
         if augmentation.color != "none":
             clean = image.permute(1, 2, 0).numpy()
@@ -125,7 +144,9 @@ class TrainingSet:
         return Sample(
             image=image,
             student_image=student_image,
-            inverse_depth=_tensor(transform_inverse_depth(self._depth(row), geometry)[None]),
+            inverse_depth=depth.values,
+            depth_stride=depth.stride,
+            depth_steps=depth.steps,
             depth_valid=bool(store.depth_valid[row]),
             boxes_xyxy=_tensor(boxes_xyxy),
             labels=_tensor(boxes.label[used]),
@@ -136,7 +157,19 @@ class TrainingSet:
             image_id=int(store.image_ids[row]),
         )
 
-    def _depth(self, row: int) -> Float32[np.ndarray, "rows columns"]:
+    def _moved_depth(self, row: int, geometry: Geometry) -> "_MovedDepth":
+        """Inverse depth of the resized image in the form that is wanted."""
+        stored = self._stored_depth(row)
+        if self._depth == "pixels":
+            values = transform_inverse_depth(stored, geometry)
+            return _MovedDepth(values=_tensor(values[None]), stride=1, steps=None)
+        return _MovedDepth(
+            values=_tensor(cell_means(stored, geometry)[None]),
+            stride=MASK_STRIDE,
+            steps=_tensor(cell_steps(stored, geometry)) if self._depth == "steps" else None,
+        )
+
+    def _stored_depth(self, row: int) -> Float32[np.ndarray, "rows columns"]:
         """Inverse depth, NaN in the holes of a sensor: no loss looks at those."""
         depth = self.store.inverse_depth(row)
         if not (self.store.attributes.depth.holes and self.store.depth_valid[row]):
@@ -178,22 +211,28 @@ class TrainingSet:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _MovedDepth:
+    values: Float32[torch.Tensor, "1 hd wd"]
+    stride: int
+    steps: Float32[torch.Tensor, "2 hm wm"] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _MaskSupervision:
     masks: Bool[np.ndarray, "n hm wm"] | None
     has_mask: Bool[np.ndarray, " n"]
     centers_xy: Float32[np.ndarray, "n 2"]
 
 
-def open_training_set(path: Path, settings: Data, *, seed: int) -> TrainingSet:
-    """Open a store to learn from.
-
-    Args:
-        seed: of the augmentation, and of the choice of masks.
+def open_training_set(
+    path: Path, settings: Data, *, seed: int, depth: DepthForm = "pixels"
+) -> TrainingSet:
+    """Open a store to learn from; the rest is `TrainingSet`'s.
 
     Raises:
         DataError: unfinished, damaged, without what the supervision needs, or empty.
     """
-    return TrainingSet(open_store(path), settings, seed=seed)
+    return TrainingSet(open_store(path), settings, seed=seed, depth=depth)
 
 
 def _usable(boxes: Boxes, *, height: int, width: int) -> Bool[np.ndarray, " n"]:

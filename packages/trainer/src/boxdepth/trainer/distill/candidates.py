@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from boxdepth.trainer.distill.frames import masks_on_student_grid
+from boxdepth.trainer.distill.matching import depth_steps
 from boxdepth.trainer.geometry.boxes import clip_boxes, rescale_boxes
 from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec, mask_probabilities
 from boxdepth.trainer.structures import Batch, Detections, MaskGrid
@@ -18,7 +19,8 @@ class GivenBoxes:
 
     boxes_xyxy: Float[Tensor, "g 4"]
     box_masks: Bool[Tensor, "g hm wm"]
-    inverse_depth: Float[Tensor, "1 h w"]
+    depth_steps: Float[Tensor, "2 hm wm"]
+    """Inverse depth, 0..255, at pixel (4i + 2, 4j + 2) and `DEPTH_STEP` to the right of it."""
     depth_valid: Bool[Tensor, ""]
     size: tuple[int, int]
     """(height, width) of the unpadded image."""
@@ -41,7 +43,9 @@ def given_boxes(batch: Batch, grid: MaskGrid, image: int) -> GivenBoxes:
     return GivenBoxes(
         boxes_xyxy=batch.boxes_xyxy[own],
         box_masks=grid.box_bitmaps[own],
-        inverse_depth=batch.inverse_depth[image],
+        depth_steps=depth_steps(batch.inverse_depth[image])
+        if batch.depth_steps is None
+        else batch.depth_steps[image],
         depth_valid=batch.depth_valid[image],
         size=batch.frames[image],
     )

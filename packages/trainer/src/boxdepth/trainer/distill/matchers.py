@@ -57,7 +57,7 @@ def match_by_depth(
     depth = depth_scores(
         given.box_masks.float(),
         (candidates.masks > settings.mask_threshold).float(),
-        depth_smoothness(given.inverse_depth, size=given.size, theta=theta),
+        depth_smoothness(given.depth_steps, size=given.size, theta=theta),
         kind=settings.matching.depth_score,
     )
     weights = weights_at(settings.matching, progress)

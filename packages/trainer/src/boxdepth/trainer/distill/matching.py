@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 from torchvision.ops import box_iou, generalized_box_iou
 
 from boxdepth.trainer.distill.rules import BoxOverlap, DepthScore, Matching
-from boxdepth.trainer.structures import MASK_STRIDE
+from boxdepth.trainer.structures import DEPTH_STEP, MASK_STRIDE
 
 SMOOTH = 0.5
 """Depth consistency above which a pixel counts as lying on one surface with its neighbour."""
@@ -53,8 +54,16 @@ def weights_at(matching: Matching, progress: float) -> MatchingWeights:
     )
 
 
+def depth_steps(inverse_depth: Float[Tensor, "1 h w"]) -> Float[Tensor, "2 hm wm"]:
+    """d(x, y) and d(x + 2, y) at every (4i + 2, 4j + 2); 0 beyond the last column."""
+    start, step = MASK_STRIDE // 2, MASK_STRIDE
+    rows = inverse_depth[0, start::step]
+    here, right = rows[:, start::step], rows[:, start + DEPTH_STEP :: step]
+    return torch.stack([here, F.pad(right, (0, here.shape[1] - right.shape[1]))])
+
+
 def depth_smoothness(
-    inverse_depth: Float[Tensor, "1 h w"], *, size: tuple[int, int], theta: float
+    depth_steps: Float[Tensor, "2 hm wm"], *, size: tuple[int, int], theta: float
 ) -> Float[Tensor, "hm wm"]:
     """How alike the depth of a pixel and of its neighbour two pixels to the right are.
 
@@ -62,20 +71,17 @@ def depth_smoothness(
     2403.01214 leaves the per-pixel form of Eq. 8 open, this is the authors' (method.md 6.4).
 
     Args:
-        inverse_depth: 0..255 units, at the student's resolution, padded.
+        depth_steps: d(x, y) and d(x + 2, y), 0..255 units, at the student's resolution, padded.
         size: (height, width) of the unpadded image; 0 outside and in its last two columns, and
             where one of the two was not measured (NaN).
         theta: scale of the similarity, in depth units.
     """
     height, width = size
     start, step = MASK_STRIDE // 2, MASK_STRIDE
-    here = inverse_depth[0, start::step, start::step]
-    right = torch.zeros_like(here)
-    beyond = inverse_depth[0, start::step, start + 2 :: step]
-    right[:, : beyond.shape[1]] = beyond
+    here, right = depth_steps
     smoothness = torch.exp(-(here - right).abs() / theta).nan_to_num(0.0)
-    rows = torch.arange(start, inverse_depth.shape[1], step, device=here.device) < height
-    columns = torch.arange(start, inverse_depth.shape[2], step, device=here.device) < width - 2
+    rows = step * torch.arange(len(here), device=here.device) + start < height
+    columns = step * torch.arange(here.shape[1], device=here.device) + start < width - DEPTH_STEP
     return smoothness * (rows[:, None] & columns[None, :])
 
 

@@ -18,10 +18,18 @@ def mask_grid(batch: Batch) -> MaskGrid:
     return MaskGrid(
         box_bitmaps=box_bitmaps(batch.boxes_xyxy, grid=shape, stride=MASK_STRIDE),
         valid=subsampled(batch.valid, MASK_STRIDE),
-        inverse_depth=pooled(batch.inverse_depth.float(), MASK_STRIDE),
+        inverse_depth=_depth_of_cells(batch.inverse_depth.float(), shape),
         depth_valid=batch.depth_valid,
         lab=lab_of_cells(batch.images),
     )
+
+
+def _depth_of_cells(
+    inverse_depth: Float[Tensor, "b 1 hd wd"], grid: tuple[int, int]
+) -> Float[Tensor, "b 1 hm wm"]:
+    """Means over 4x4 pixels, unless that is what the batch holds."""
+    on_grid = tuple(inverse_depth.shape[-2:]) == grid
+    return inverse_depth if on_grid else pooled(inverse_depth, MASK_STRIDE)
 
 
 def lab_of_cells(images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 hm wm"]:
