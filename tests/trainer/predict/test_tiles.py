@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from boxdepth.trainer.geometry.tiles import Tiling, Window
 from boxdepth.trainer.predict.quality import CUES
 from boxdepth.trainer.predict.results import Instances, encode_rle
-from boxdepth.trainer.predict.tiles import Tiling, Window, merged, placed
+from boxdepth.trainer.predict.tiles import merged, placed
 
 SIZE = (120, 200)
 

@@ -16,6 +16,7 @@ from boxdepth.trainer.config.overrides import apply_overrides
 from boxdepth.trainer.config.presets import PRESETS
 from boxdepth.trainer.config.schedule_notes import schedule_notes
 from boxdepth.trainer.errors import ConfigError, WeightsError
+from boxdepth.trainer.geometry.tiles import Tiling
 from boxdepth.trainer.runs.auto import (
     BackboneChoice,
     Facts,
@@ -28,6 +29,8 @@ from boxdepth.trainer.runs.auto import (
     unseen_boxes,
 )
 from boxdepth.trainer.runs.auto.backbones import model_of_file
+from boxdepth.trainer.runs.auto.facts import in_tiles
+from boxdepth.trainer.runs.auto.picker import pick_tiling
 from boxdepth.trainer.runs.auto.probe import probe
 from boxdepth.trainer.runs.auto.sources import DepthgenFailedError, find_source, make_store
 
@@ -111,6 +114,25 @@ def test_dense_images_raise_the_number_of_detections() -> None:
     assert dense.config.inference.max_detections == 1350
     assert dense.config.inference.pre_nms == 5400
     assert any("900 boxes" in reason.why for reason in dense.reasons)
+
+
+def test_boxes_too_small_for_any_input_are_learnt_in_tiles() -> None:
+    dense = facts(4, boxes=900, box=14, size=(1000, 1000))
+    tiling = pick_tiling(dense, CPU)
+    # 256 px of input at 16 for a box of 14 are 224 px of the image
+    assert tiling == Tiling(size=224, overlap=16)
+    assert pick_tiling(facts(box=120), CPU) is None
+    assert pick_tiling(facts(box=120), GPU) is None
+    config = pick(dense, BACKBONE, CPU, has_val=False, tiling=tiling).config
+    assert config.data.augmentation.tiling == config.inference.tiling == tiling
+    assert config.inference.short_side == 256
+    assert config.inference.max_detections < 400  # of a tile
+    seen = in_tiles(dense, tiling)
+    # five tiles a side, 194 px apart; the boxes end at 20 rows of 22 px, in the third row of tiles
+    assert seen.images_with_boxes == 4 * 3 * 5
+    assert not unseen_boxes(seen, config).any()
+    whole = pick(dense, BACKBONE, CPU, has_val=False).config
+    assert whole.inference.short_side == 512  # the most that a CPU is given
 
 
 def test_masks_are_learnt_from_unless_they_are_boxes_drawn_as_masks() -> None:

@@ -55,6 +55,8 @@ class Sample:
     depth_steps: Float[Tensor, "2 hm wm"] | None = None
     """Inverse depth at pixel (4i + 2, 4j + 2) and `DEPTH_STEP` to the right of it; None: not
     wanted, or read from the ``inverse_depth`` of every pixel."""
+    cut: Bool[Tensor, "n 4"] | None = None
+    """Sides (left, top, right, bottom) at which a box goes on beyond the tile; None: no tile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +92,8 @@ class Batch:
     """``sizes`` on the host, so that nobody has to wait for a device to know them."""
     counts: tuple[int, ...] = ()
     """Boxes of each image, on the host."""
+    cut: Bool[Tensor, "m 4"] | None = None
+    """Sides (left, top, right, bottom) that a tile's edge cuts off; None: no box is cut."""
 
     def __post_init__(self) -> None:
         """Read on the host what was not given."""

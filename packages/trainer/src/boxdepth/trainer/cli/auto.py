@@ -79,6 +79,17 @@ def wishes(settings: Sequence[str], *, minutes: float | None, batch: str | None)
     return Wishes(settings=tuple(settings), minutes=minutes, batch=number)
 
 
+def tile_settings(size: int | None, overlap: int) -> list[str]:
+    """What `--tile` and `--overlap` mean: a run predicts as it learnt."""
+    if size is None:
+        return []
+    return [
+        f"{section}.{name}={value}"
+        for section in ("data.augmentation", "inference")
+        for name, value in (("tile", size), ("overlap", overlap))
+    ]
+
+
 def refuse_ranks(world: int) -> None:
     """One process chooses for all.
 

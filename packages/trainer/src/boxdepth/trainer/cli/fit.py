@@ -50,6 +50,8 @@ def fit(
     depth_model: options.DepthModel = None,
     minutes: options.Minutes = None,
     batch: options.Batch = None,
+    tile: options.TrainTile = None,
+    overlap: options.TrainOverlap = 128,
     device: Device = "auto",
     precision: options.Precision = None,
     seed: options.Seed = None,
@@ -63,11 +65,12 @@ def fit(
         "data.train": train, "data.val": val, "data.val_annotations": val_annotations,
         "precision": precision, "seed": seed,
     }  # fmt: skip
+    settings = [*(settings or []), *auto.tile_settings(tile, overlap)]
     automatic = preset == auto.AUTO and not resume
     if not automatic:
         auto.refuse_options(resume, images=images, depth_model=depth_model, minutes=minutes)
         size = {"data.batch_size": None if batch == auto.AUTO else batch}
-        run = _with_flags(_chosen(preset, config, out, start), settings or [], {**flags, **size})
+        run = _with_flags(_chosen(preset, config, out, start), settings, {**flags, **size})
     # What was mistyped has been said by now, before torch is loaded.
     from boxdepth.trainer.engine.device import choose_device
     from boxdepth.trainer.engine.distributed import world_from_environment
@@ -80,7 +83,7 @@ def fit(
     if automatic:
         auto.refuse_ranks(world.size)
         data = auto.Data(train=train, val=val, images=images, depth_model=depth_model)
-        wishes = auto.wishes(settings or [], minutes=minutes, batch=batch)
+        wishes = auto.wishes(settings, minutes=minutes, batch=batch)
         recipe = auto.choose(data, device=target, wishes=wishes)
         run = _with_flags(recipe.config, [], {**flags, "data.train": None, "data.val": None})
     plan = plan_run(

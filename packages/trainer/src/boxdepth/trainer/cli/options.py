@@ -127,9 +127,26 @@ Boxes = Annotated[
 Crop = Annotated[bool, typer.Option(help="With --boxes: cut each mask at its box.")]
 Tile = Annotated[
     int | None,
-    typer.Option(min=64, help="Look at larger images in tiles of so many pixels a side."),
+    typer.Option(
+        min=0,
+        help="Look at larger images in tiles of so many pixels a side; 0: as a whole.",
+        show_default="as the run was trained",
+    ),
 ]
 Overlap = Annotated[int, typer.Option(min=0, help="With --tile: pixels that neighbours share.")]
+TrainTile = Annotated[
+    int | None,
+    typer.Option(
+        min=64,
+        help="Learn (and predict) in tiles of so many pixels a side.",
+        show_default="whole images; with auto: where boxes are too small for that",
+        rich_help_panel=DATA,
+    ),
+]
+TrainOverlap = Annotated[
+    int,
+    typer.Option(min=0, help="With --tile: pixels that neighbours share.", rich_help_panel=DATA),
+]
 MaxDetections = Annotated[
     int | None,
     typer.Option(min=1, help="Most detections an image (a tile).", show_default="the run's own"),

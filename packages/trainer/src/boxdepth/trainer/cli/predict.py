@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     import torch
 
     from boxdepth.depthgen.store import Category
+    from boxdepth.trainer.geometry.tiles import Tiling
     from boxdepth.trainer.predict.job import Outcome, Overlays
     from boxdepth.trainer.predict.model import Model, Which
     from boxdepth.trainer.predict.predictor import Predictor
     from boxdepth.trainer.predict.task import Source, Task
-    from boxdepth.trainer.predict.tiles import Tiling
 
 EXAMPLES = """
 Examples:
@@ -71,6 +71,8 @@ def predict(
         crop=crop,
         tiling=_tiling(tile, overlap),
     )
+    if tile == 0:
+        predictor.tiling = None
     if max_detections is not None:
         predictor.allow(max_detections)
     categories = predictor.model.categories
@@ -99,9 +101,9 @@ def predict(
 
 
 def _tiling(size: int | None, overlap: int) -> "Tiling | None":
-    from boxdepth.trainer.predict.tiles import Tiling
+    from boxdepth.trainer.geometry.tiles import Tiling
 
-    if size is None:
+    if not size:
         return None
     try:
         return Tiling(size=size, overlap=overlap)

@@ -75,7 +75,7 @@ def box_mask_terms(
     if rules.supervision == "masks":
         return terms
     if rules.losses.projection:
-        losses = projection_losses(samples.logits, samples.bitmaps, samples.box_index)
+        losses = projection_losses(samples.logits, samples.bitmaps, samples.box_index, batch.cut)
         terms["projection"] = _mean_over(losses, samples.by_box)
     for trusted in sources:
         if getattr(rules.losses, trusted.term):

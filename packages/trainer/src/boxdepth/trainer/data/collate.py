@@ -43,11 +43,17 @@ def collate(samples: Sequence[Sample]) -> Batch:
         image_ids=tuple(sample.image_id for sample in samples),
         frames=tuple((int(h), int(w)) for h, w in sizes.tolist()),
         counts=tuple(counts),
+        cut=_cut_sides(samples),
         student_images=_padded(views, height=height, width=width) if views else None,
         depth_steps=_padded_maps(steps, height=height // MASK_STRIDE, width=width // MASK_STRIDE)
         if steps
         else None,
     )
+
+
+def _cut_sides(samples: Sequence[Sample]) -> Bool[torch.Tensor, "m 4"] | None:
+    given = [sample.cut for sample in samples if sample.cut is not None]
+    return torch.cat(given) if len(given) == len(samples) else None
 
 
 def _padded(

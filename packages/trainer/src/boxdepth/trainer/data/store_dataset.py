@@ -8,6 +8,7 @@ from typing import Literal, final
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Int64
+from PIL import Image
 from pycocotools import mask as coco_mask
 
 from boxdepth.depthgen.store import Boxes, DataError, Store, open_store
@@ -24,6 +25,7 @@ from boxdepth.trainer.data.color import recolored
 from boxdepth.trainer.data.depth_cells import cell_means, cell_steps
 from boxdepth.trainer.data.rules import Data
 from boxdepth.trainer.geometry.boxes import raster_centers
+from boxdepth.trainer.geometry.tiles import Tiling, Window, parts_in
 from boxdepth.trainer.structures import MASK_STRIDE, Sample
 
 DepthForm = Literal["pixels", "cells", "steps"]
@@ -82,6 +84,10 @@ class TrainingSet:
         self._depth: DepthForm = "pixels" if settings.augmentation.resize == "pillow" else depth
         self.census, used = _take_census(store, keep_empty=settings.keep_empty)
         self._rows = used
+        self._windows: list[Window | None] = [None] * len(used)
+        tiling = settings.augmentation.tiling
+        if tiling is not None:
+            self._rows, self._windows = _tiles(store, used, tiling, keep_empty=settings.keep_empty)
         if not used.size:
             raise DataError(f"{store.path}: no image with a usable box: nothing to learn from")
 
@@ -94,10 +100,16 @@ class TrainingSet:
         return self._rows
 
     @property
+    def box_counts(self) -> Int64[np.ndarray, " n"]:
+        """Boxes of each sample."""
+        counts = [int(self._seen(index)[0].sum()) for index in range(len(self))]
+        return np.array(counts, dtype=np.int64)
+
+    @property
     def landscape(self) -> Bool[np.ndarray, " n"]:
         """True for images that are wider than high."""
-        sizes = self.store.image_sizes[self._rows]
-        wider: np.ndarray = sizes[:, 1] > sizes[:, 0]
+        sizes = np.array([self._frame(index) for index in range(len(self))]).reshape(-1, 4)
+        wider: np.ndarray = sizes[:, 2] - sizes[:, 0] > sizes[:, 3] - sizes[:, 1]
         return wider
 
     def image_id(self, index: int) -> int:
@@ -122,20 +134,41 @@ class TrainingSet:
                 f"{type(error).__name__}: {error}"
             ) from error
 
+    def _frame(self, index: int) -> Window:
+        """The tile that a sample is, or its whole image."""
+        height, width = (int(side) for side in self.store.image_sizes[self._rows[index]])
+        return self._windows[index] or (0, 0, width, height)
+
+    def _seen(self, index: int) -> tuple[Bool[np.ndarray, " b"], Bool[np.ndarray, "u 4"] | None]:
+        """Which boxes of its image a sample learns, and which of their sides its tile cuts off."""
+        row, window = int(self._rows[index]), self._windows[index]
+        height, width = (int(side) for side in self.store.image_sizes[row])
+        boxes = self.store.boxes(row)
+        used = _usable(boxes, height=height, width=width)
+        tile = self._settings.augmentation.tile
+        if window is None or tile is None:
+            return used, None
+        inside = np.clip(boxes.xyxy, 0, [width, height, width, height])
+        kept, cut = parts_in(inside, window, size=(height, width), tile=tile)
+        return used & kept, cut[used & kept]
+
     def _load(self, row: int, *, index: int, epoch: int) -> Sample:
         settings, store = self._settings, self.store
-        augmentation = settings.augmentation
-        height, width = (int(side) for side in store.image_sizes[row])
+        augmentation, window = settings.augmentation, self._frame(index)
+        left, top, right, bottom = window
+        height, width = bottom - top, right - left
         geometry = draw_geometry(
             (height, width), augmentation, seed=self._seed, epoch=epoch, index=index
         )
         boxes = store.boxes(row)
-        used = _usable(boxes, height=height, width=width)
-        boxes_xyxy = transform_boxes(boxes.xyxy[used], geometry)
-        supervision = self._masks(row, boxes, used, boxes_xyxy, geometry)
+        used, cut = self._seen(index)
+        inside = boxes.xyxy[used] - np.array([left, top, left, top], np.float32)
+        boxes_xyxy = transform_boxes(inside, geometry)
+        supervision = self._masks(row, boxes, used, boxes_xyxy, geometry, window)
         new_height = geometry.new_size[0]
-        image = transform_pixels(store.image(row), geometry, augmentation.resize)
-        depth = self._moved_depth(row, geometry)
+        pixels = store.image(row)[top:bottom, left:right]
+        image = transform_pixels(pixels, geometry, augmentation.resize)
+        depth = self._moved_depth(row, window, geometry)
         student_image = None
         if augmentation.color != "none":
             clean = image.permute(1, 2, 0).numpy()
@@ -153,13 +186,18 @@ class TrainingSet:
             masks=None if supervision.masks is None else _tensor(supervision.masks),
             has_mask=_tensor(supervision.has_mask),
             centers_xy=_tensor(supervision.centers_xy),
-            bottom_rows_removed=int(settings.bottom_rows_removed * new_height / height),
+            bottom_rows_removed=int(
+                settings.bottom_rows_removed * new_height / height
+                if bottom == store.image_sizes[row, 0]
+                else 0
+            ),
             image_id=int(store.image_ids[row]),
+            cut=None if cut is None else _tensor(cut[:, [2, 1, 0, 3]] if geometry.flip else cut),
         )
 
-    def _moved_depth(self, row: int, geometry: Geometry) -> "_MovedDepth":
-        """Inverse depth of the resized image in the form that is wanted."""
-        stored = self._stored_depth(row)
+    def _moved_depth(self, row: int, window: Window, geometry: Geometry) -> "_MovedDepth":
+        """Inverse depth of what a sample sees, resized, in the form that is wanted."""
+        stored = self._seen_depth(row, window, geometry)
         if self._depth == "pixels":
             values = transform_inverse_depth(stored, geometry)
             return _MovedDepth(values=_tensor(values[None]), stride=1, steps=None)
@@ -168,6 +206,19 @@ class TrainingSet:
             stride=MASK_STRIDE,
             steps=_tensor(cell_steps(stored, geometry)) if self._depth == "steps" else None,
         )
+
+    def _seen_depth(
+        self, row: int, window: Window, geometry: Geometry
+    ) -> Float32[np.ndarray, "rows columns"]:
+        """The stored map; of a tile its part, whose borders lie between cells, at the new size."""
+        height, width = (int(side) for side in self.store.image_sizes[row])
+        depth = self._stored_depth(row)
+        if window == (0, 0, width, height):
+            return depth
+        x, y = depth.shape[1] / width, depth.shape[0] / height
+        part = (window[0] * x, window[1] * y, window[2] * x, window[3] * y)
+        size = geometry.new_size[::-1]
+        return np.asarray(Image.fromarray(depth).resize(size, Image.Resampling.BILINEAR, box=part))
 
     def _stored_depth(self, row: int) -> Float32[np.ndarray, "rows columns"]:
         """Inverse depth, NaN in the holes of a sensor: no loss looks at those."""
@@ -183,6 +234,7 @@ class TrainingSet:
         used: Bool[np.ndarray, " n"],
         boxes_xyxy: Float32[np.ndarray, "u 4"],
         geometry: Geometry,
+        window: Window,
     ) -> "_MaskSupervision":
         centers = raster_centers(torch.from_numpy(boxes_xyxy)).numpy()
         has_mask = np.zeros(len(boxes_xyxy), dtype=bool)
@@ -194,7 +246,7 @@ class TrainingSet:
         for k, (rle, box_id) in enumerate(zip(stored, boxes.id[used], strict=True)):
             if rle is None or not self._may_use_mask(int(box_id)):
                 continue
-            mask = coco_mask.decode(rle).astype(bool)
+            mask = coco_mask.decode(rle)[window[1] : window[3], window[0] : window[2]].astype(bool)
             center = mask_center(mask, geometry)
             if center is None:
                 continue
@@ -233,6 +285,25 @@ def open_training_set(
         DataError: unfinished, damaged, without what the supervision needs, or empty.
     """
     return TrainingSet(open_store(path), settings, seed=seed, depth=depth)
+
+
+def _tiles(
+    store: Store, rows: Int64[np.ndarray, " n"], tiling: Tiling, *, keep_empty: bool
+) -> tuple[Int64[np.ndarray, " t"], list[Window | None]]:
+    """(row of the store, window) of every tile that holds something to learn."""
+    of_row: list[int] = []
+    windows: list[Window | None] = []
+    for row in rows.tolist():
+        height, width = (int(side) for side in store.image_sizes[row])
+        boxes = store.boxes(row)
+        used = _usable(boxes, height=height, width=width)
+        inside = np.clip(boxes.xyxy[used], 0, [width, height, width, height])
+        for window in tiling.windows(height, width):
+            kept, _ = parts_in(inside, window, size=(height, width), tile=tiling.size)
+            if keep_empty or kept.any():
+                of_row.append(row)
+                windows.append(window)
+    return np.array(of_row, dtype=np.int64), windows
 
 
 def _usable(boxes: Boxes, *, height: int, width: int) -> Bool[np.ndarray, " n"]:

@@ -1,10 +1,13 @@
 """What the network can be told, and what predicting with it."""
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from boxdepth.trainer.config.settings import Fraction, Positive, Settings
+from boxdepth.trainer.config.settings import Fraction, NonNegative, Positive, Settings
+
+if TYPE_CHECKING:
+    from boxdepth.trainer.geometry.tiles import Tiling
 
 
 class MaskHead(Settings):
@@ -45,3 +48,24 @@ class Inference(DetectionLimits):
     """Scores become sqrt(score x mask quality), as BoxTeacher's."""
     batch_size: Positive = 1
     """Images at hand together; those that are padded alike share a forward pass."""
+    tile: Positive | None = None
+    """Side of the square tiles in which larger images are looked at, in pixels of the image; None:
+    as a whole."""
+    overlap: NonNegative = 128
+    """Pixels of the image that neighbouring tiles share: objects up to it are whole in one."""
+
+    @model_validator(mode="after")
+    def _tiles_advance(self) -> "Inference":
+        if self.tile is not None and not self.overlap < self.tile / 2:
+            raise ValueError(
+                f"an overlap of {self.overlap} pixels for tiles of {self.tile}: expected less than "
+                "half a tile"
+            )
+        return self
+
+    @property
+    def tiling(self) -> "Tiling | None":
+        """Where the tiles of an image lie; None: it is seen as a whole."""
+        from boxdepth.trainer.geometry.tiles import Tiling
+
+        return None if self.tile is None else Tiling(size=self.tile, overlap=self.overlap)

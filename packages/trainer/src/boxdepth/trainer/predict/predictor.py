@@ -7,6 +7,7 @@ from typing import Any, final
 
 from boxdepth.trainer.engine.device import choose_device
 from boxdepth.trainer.errors import ConfigError
+from boxdepth.trainer.geometry.tiles import Tiling
 from boxdepth.trainer.predict.images import ImageLike, boxes_of, rgb_of
 from boxdepth.trainer.predict.inference import (
     InferenceSpec,
@@ -17,7 +18,6 @@ from boxdepth.trainer.predict.inference import (
 from boxdepth.trainer.predict.model import Model, Which, load_model
 from boxdepth.trainer.predict.results import Instances
 from boxdepth.trainer.predict.tiled import predict_tiled
-from boxdepth.trainer.predict.tiles import Tiling
 
 
 @final
@@ -37,7 +37,7 @@ class Predictor:
         Args:
             score_threshold: least final score of what is found, 0..1; None: the run's own rule.
             crop: cut the masks of given boxes at those boxes.
-            tiling: look at larger images tile by tile; None: as a whole.
+            tiling: look at larger images tile by tile; None: as the run was trained to.
 
         Raises:
             ConfigError: a threshold outside 0..1.
@@ -45,7 +45,7 @@ class Predictor:
         if score_threshold is not None and not 0 <= score_threshold <= 1:
             raise ConfigError(f"score_threshold {score_threshold}: expected 0 to 1")
         self.model = model
-        self.tiling = tiling
+        self.tiling = tiling or model.config.inference.tiling
         self.score_threshold = score_threshold or 0.0
         self.spec: InferenceSpec = replace(
             inference_spec(model.config), crop_to_given=crop, quality=True
@@ -128,7 +128,7 @@ def load_predictor(
         weights: ``teacher`` or ``student``; None: the teacher, if there is one.
         score_threshold: least final score of what is found, 0..1; None: the run's own rule.
         crop: cut the masks of given boxes at those boxes.
-        tiling: look at larger images tile by tile; None: as a whole.
+        tiling: look at larger images tile by tile; None: as the run was trained to.
 
     Raises:
         CheckpointError: none there, damaged, or without the weights that were asked for.

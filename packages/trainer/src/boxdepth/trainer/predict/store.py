@@ -8,6 +8,7 @@ from torch import nn
 from boxdepth.trainer.data.validation_set import ValidationSet
 from boxdepth.trainer.predict.inference import InferenceSpec, Picture, predict_pictures
 from boxdepth.trainer.predict.results import to_coco_results
+from boxdepth.trainer.predict.tiled import predict_tiled
 
 
 def predict_store(
@@ -28,7 +29,13 @@ def predict_store(
             yield Picture(rgb=images.rgb(row))
 
     results = []
-    for row, instances in enumerate(predict_pictures(model, pictures(), spec)):
+    tiling = spec.settings.tiling
+    found = (
+        predict_pictures(model, pictures(), spec)
+        if tiling is None
+        else (predict_tiled(model, picture, spec, tiling) for picture in pictures())
+    )
+    for row, instances in enumerate(found):
         results += to_coco_results(
             instances, image_id=images.image_id(row), category_ids=category_ids
         )

@@ -5,9 +5,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from torch import nn
 
+from boxdepth.trainer.geometry.tiles import Tiling, Window
 from boxdepth.trainer.predict.inference import InferenceSpec, Picture, predict_pictures
 from boxdepth.trainer.predict.results import Instances
-from boxdepth.trainer.predict.tiles import Tiling, Window, merged, placed, together
+from boxdepth.trainer.predict.tiles import merged, placed, together
 
 
 def predict_tiled(

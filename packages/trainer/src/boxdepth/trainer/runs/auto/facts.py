@@ -1,7 +1,7 @@
 """What a store holds, as numbers: all that the choice of a recipe looks at."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ from jaxtyping import Float32, Int64
 from pycocotools import mask as coco_mask
 
 from boxdepth.depthgen.store import Category, Store
+from boxdepth.trainer.geometry.tiles import Tiling, parts_in
 
 HASHED_IMAGES = 20_000
 """Larger stores are not read whole to look for images that occur twice."""
@@ -86,6 +87,34 @@ class Facts:
         shorter: np.ndarray = self.image_sizes.min(axis=1, initial=2**31)
         of_each: np.ndarray = shorter[self.image_index]
         return of_each
+
+
+def in_tiles(facts: Facts, tiling: Tiling) -> Facts:
+    """The same as a run sees it that learns from tiles: a tile is an image, a part is a box."""
+    sizes: list[tuple[int, int]] = []
+    names: list[str] = []
+    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    for row, (height, width) in enumerate(facts.image_sizes.tolist()):
+        mine = np.flatnonzero(facts.image_index == row)
+        boxes = facts.boxes_xyxy[mine]
+        for window in tiling.windows(height, width):
+            left, top, right, bottom = window
+            kept, _ = parts_in(boxes, window, size=(height, width), tile=tiling.size)
+            if not kept.any():
+                continue
+            limits = np.array([right - left, bottom - top] * 2)
+            part = np.clip(boxes[kept] - [left, top, left, top], 0, limits).astype(np.float32)
+            parts.append((part, facts.labels[mine[kept]], np.full(len(part), len(sizes))))
+            sizes.append((bottom - top, right - left))
+            names.append(facts.image_names[row])
+    return replace(
+        facts,
+        image_names=tuple(names),
+        image_sizes=np.array(sizes, dtype=np.int64).reshape(-1, 2),
+        boxes_xyxy=np.concatenate([np.zeros((0, 4), np.float32), *(p[0] for p in parts)]),
+        labels=np.concatenate([np.zeros(0, np.int64), *(p[1] for p in parts)]),
+        image_index=np.concatenate([np.zeros(0, np.int64), *(p[2] for p in parts)]),
+    )
 
 
 def read_facts(store: Store) -> Facts:

@@ -11,7 +11,7 @@ from boxdepth.trainer.config import RunConfig
 from boxdepth.trainer.data.augment import resize_shape
 from boxdepth.trainer.data.categories import differences, listed, shown
 from boxdepth.trainer.geometry.grid import padded_size
-from boxdepth.trainer.runs.auto.facts import Facts
+from boxdepth.trainer.runs.auto.facts import Facts, in_tiles
 from boxdepth.trainer.structures import FPN_STRIDES, GroundTruth
 from boxdepth.trainer.targets.assign import assign_targets
 
@@ -204,9 +204,11 @@ def _repeated_boxes(facts: Facts) -> int:
 
 
 def _size(train: Facts, config: RunConfig) -> Iterator[Finding]:
-    unseen = unseen_boxes(train, config)
+    tiling = config.data.augmentation.tiling
+    unseen = unseen_boxes(train if tiling is None else in_tiles(train, tiling), config)
     if unseen.any():
-        share = f"{int(unseen.sum())} of the {len(unseen)} boxes looked at"
+        what = "boxes" if tiling is None else "boxes (and parts of boxes, in tiles)"
+        share = f"{int(unseen.sum())} of the {len(unseen)} {what} looked at"
         yield Finding(
             kind="unseen_boxes",
             text=f"{share} are too small, or lie too close, for any location at this input size: "

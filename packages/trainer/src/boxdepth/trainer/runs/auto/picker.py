@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -12,14 +13,18 @@ from boxdepth.trainer.data.rules import Augmentation, Data
 from boxdepth.trainer.distill.rules import Distillation
 from boxdepth.trainer.engine.rules import Checkpoints, Optimizer
 from boxdepth.trainer.engine.schedule import Schedule
+from boxdepth.trainer.geometry.tiles import Tiling
 from boxdepth.trainer.runs.auto.backbones import BackboneChoice
-from boxdepth.trainer.runs.auto.facts import Facts
+from boxdepth.trainer.runs.auto.facts import Facts, in_tiles
 from boxdepth.trainer.targets.rules import PairRule
 
 COCO_SHORT_SIDE = 800
 """Input size of the papers, for whose pairs a dilation of 2 was chosen."""
 BOXES_PER_IMAGE = 7
 """COCO's mean: a set with more boxes an image teaches more with each."""
+INPUT, INPUT_ON_CPU = (COCO_SHORT_SIDE, 1280), (256, 512)
+"""The usual short side of the input, and the largest."""
+LEAST_TILE = 64
 RATE_BORDERS = (16, 24, 32, 48, 64)
 """Largest reach of p3, in pixels; each further level doubles it."""
 SMALL_BOX = 16.0
@@ -64,14 +69,45 @@ class Choice:
     reasons: tuple[Reason, ...]
 
 
-def pick(train: Facts, backbone: BackboneChoice, machine: Machine, *, has_val: bool) -> Choice:
+def pick_tiling(train: Facts, machine: Machine) -> Tiling | None:
+    """Tiles where small boxes want a larger input than there may be; None: whole images.
+
+    A tile is as large as the usual input shows small boxes well; its neighbours overlap by the
+    longest boxes but for a twentieth of them, so that those are whole in some tile.
+    """
+    usual, most = INPUT_ON_CPU if machine.on_cpu else INPUT
+    small = float(np.quantile(train.long_sides(), 0.1))
+    sides = train.image_sizes.min(axis=1)
+    if SMALL_BOX / max(small, 1e-6) * float(np.median(sides)) <= most:
+        return None
+    size = max(16 * round(usual * small / SMALL_BOX / 16), LEAST_TILE)
+    overlap = 8 * math.ceil(float(np.quantile(train.long_sides(), 0.95)) / 8)
+    overlap = min(overlap, size // 4)
+    return Tiling(size=size, overlap=overlap) if size < float(np.median(sides)) else None
+
+
+def pick(
+    train: Facts,
+    backbone: BackboneChoice,
+    machine: Machine,
+    *,
+    has_val: bool,
+    tiling: Tiling | None = None,
+) -> Choice:
     """The recipe for a dataset; the same facts always give the same.
+
+    Args:
+        tiling: in which tiles the images are seen; None: as wholes.
 
     Raises:
         ValueError: the dataset has no box.
     """
     if not train.boxes:
         raise ValueError(f"{train.where}: no image with a usable box: nothing to learn from")
+    tile_reasons = []
+    if tiling is not None:
+        tile_reasons = [_tile_reason(train, tiling)]
+        train = in_tiles(train, tiling)
     sizes, size_reason = _input_size(train, machine)
     ranges, range_reason = _level_ranges(train, sizes)
     schedule, schedule_reason = _schedule(train, machine)
@@ -87,7 +123,9 @@ def pick(train: Facts, backbone: BackboneChoice, machine: Machine, *, has_val: b
         data=Data(
             batch_size=_batch(machine),
             workers=1 if machine.on_cpu else 4,
-            augmentation=Augmentation(short_sides=sizes.training, max_size=sizes.longest),
+            augmentation=Augmentation(
+                short_sides=sizes.training, max_size=sizes.longest, **_tiles(tiling)
+            ),
             bottom_rows_removed=0,
             supervision=supervision,
         ),
@@ -105,11 +143,13 @@ def pick(train: Facts, backbone: BackboneChoice, machine: Machine, *, has_val: b
             max_size=sizes.longest,
             max_detections=detections,
             pre_nms=max(1000, 4 * detections),
+            **_tiles(tiling),
         ),
         checkpoints=_checkpoints(total, has_val=has_val),
     )
     reasons = (
         mask_reason,
+        *tile_reasons,
         Reason(what="backbone", value=backbone.backbone.name, why=backbone.why),
         size_reason,
         range_reason,
@@ -131,6 +171,21 @@ def pick(train: Facts, backbone: BackboneChoice, machine: Machine, *, has_val: b
     return Choice(config=config, reasons=reasons)
 
 
+def _tiles(tiling: Tiling | None) -> dict[str, Any]:
+    return {} if tiling is None else {"tile": tiling.size, "overlap": tiling.overlap}
+
+
+def _tile_reason(train: Facts, tiling: Tiling) -> Reason:
+    small = float(np.quantile(train.long_sides(), 0.1))
+    count = sum(len(tiling.windows(int(h), int(w))) for h, w in train.image_sizes)
+    return Reason(
+        what="tiles",
+        value=f"{tiling.size} px, overlapping by {tiling.overlap}",
+        why=f"the smallest tenth of the boxes is under {small:.0f} px; {count} tiles, each of them "
+        "a sample (below: an image); predicting looks in the same tiles",
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Sizes:
     """Of the network's input, in pixels."""
@@ -144,7 +199,7 @@ class _Sizes:
 
 def _input_size(train: Facts, machine: Machine) -> tuple[_Sizes, Reason]:
     """The usual size, larger where boxes are small, never beyond twice the pixels there are."""
-    usual, most = (256, 512) if machine.on_cpu else (COCO_SHORT_SIDE, 1280)
+    usual, most = INPUT_ON_CPU if machine.on_cpu else INPUT
     own = int(np.median(train.image_sizes.min(axis=1)))
     relative = train.long_sides() / train.image_short_sides()
     small = float(np.quantile(relative, 0.1))

@@ -10,13 +10,15 @@ from boxdepth.depthgen.store import DataError, open_store
 from boxdepth.trainer import build
 from boxdepth.trainer.config import RunConfig
 from boxdepth.trainer.config.overrides import apply_overrides
+from boxdepth.trainer.geometry.tiles import Tiling
 from boxdepth.trainer.runs.auto.backbones import BackboneChoice, choose_backbone
 from boxdepth.trainer.runs.auto.facts import duplicate_images, read_facts
 from boxdepth.trainer.runs.auto.findings import Finding, find_problems
-from boxdepth.trainer.runs.auto.picker import Machine, Reason, pick
+from boxdepth.trainer.runs.auto.picker import Machine, Reason, pick, pick_tiling
 from boxdepth.trainer.runs.auto.probe import Probe, probe
 
 WEIGHTS = "model.backbone.weights="
+TILES = ("data.augmentation.tile=", "data.augmentation.overlap=")
 MODEL = "model.backbone.name="
 
 
@@ -67,8 +69,10 @@ def make_recipe(train: Path, val: Path | None, *, device: torch.device, wishes: 
     machine = Machine(device=device.type, minutes=wishes.minutes)
     has_val = val_store is not None and len(val_store) > 0
 
+    tiling = _wished_tiling(wishes.settings) or pick_tiling(facts, machine)
+
     def chosen(machine: Machine) -> tuple[RunConfig, tuple[Reason, ...]]:
-        choice = pick(facts, backbone, machine, has_val=has_val)
+        choice = pick(facts, backbone, machine, has_val=has_val, tiling=tiling)
         told = [f"data.batch_size={wishes.batch}"] if wishes.batch else []
         config = apply_overrides(choice.config, [*told, *_but_weights(wishes.settings)])
         data = config.data.changed(train=train, val=val)
@@ -90,6 +94,14 @@ def make_recipe(train: Path, val: Path | None, *, device: torch.device, wishes: 
         measured=measured,
         missing_weights=backbone.missing,
     )
+
+
+def _wished_tiling(settings: Sequence[str]) -> Tiling | None:
+    """The tiles that the settings name."""
+    augmentation = apply_overrides(
+        RunConfig(name="auto"), [text for text in settings if text.startswith(TILES)]
+    ).data.augmentation
+    return augmentation.tiling
 
 
 def _backbone(settings: Sequence[str], *, on_cpu: bool) -> BackboneChoice:
