@@ -234,3 +234,17 @@ def test_a_run_learns_and_predicts_in_the_tiles_it_was_given(trainer, store: Sto
         )
         assert code == 0, said
         assert len(json.loads(Path("predictions.json").read_text())) == 4 * count
+
+
+def test_depth_at_stride_4_is_the_mean_of_the_tiles_pixels(store: Store) -> None:
+    settings = Data(
+        augmentation=Augmentation(
+            short_sides=(96,), max_size=96, flip=1, tile=TILE, overlap=OVERLAP
+        )
+    )
+    pixels, cells = (
+        TrainingSet(store, settings, seed=0, depth=form).load(1, epoch=0)
+        for form in ("pixels", "cells")
+    )
+    means = pixels.inverse_depth.reshape(1, 24, 4, 24, 4).mean(dim=(2, 4))
+    torch.testing.assert_close(cells.inverse_depth, means, atol=1e-3, rtol=0)
