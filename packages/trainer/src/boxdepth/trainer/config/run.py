@@ -5,11 +5,11 @@ method (arXiv 2403.01214); what differs by run is set in ``presets``.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from boxdepth.trainer.config.settings import Fraction, NonNegative, Positive, Settings
+from boxdepth.trainer.config.settings import NonNegative, Positive, Scale, Settings
 from boxdepth.trainer.criterion.rules import Losses, Quality
 from boxdepth.trainer.data.rules import Data
 from boxdepth.trainer.distill.rules import Distillation
@@ -17,6 +17,8 @@ from boxdepth.trainer.engine.rules import Checkpoints, Optimizer
 from boxdepth.trainer.engine.schedule import Schedule
 from boxdepth.trainer.model.rules import Inference, MaskHead
 from boxdepth.trainer.targets.rules import Assignment
+
+Level = Annotated[float, Field(ge=0, le=255)]
 
 
 class Backbone(Settings):
@@ -30,13 +32,13 @@ class Backbone(Settings):
     frozen_norm: bool = True
     stride_in_1x1: bool = False
     """ResNet only: stride 2 in the first 1x1 of a stage (MSRA/Caffe) instead of the 3x3."""
-    deformable_stages: tuple[int, ...] = ()
+    deformable_stages: tuple[Literal[2, 3, 4, 5], ...] = ()
     """ResNet only: stages (2..5) whose 3x3 are modulated deformable convolutions."""
     bgr: bool = False
     """The weights expect BGR."""
-    pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    pixel_mean: tuple[Level, Level, Level] = (123.675, 116.28, 103.53)
     """RGB, 0..255."""
-    pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    pixel_std: tuple[Scale, Scale, Scale] = (58.395, 57.12, 57.375)
     extra: dict[str, bool | int | float | str | tuple[int, ...]] = Field(default_factory=dict)
     """Further keyword arguments of timm.create_model."""
 
@@ -45,7 +47,8 @@ class FcosHead(Assignment):
     """The head that finds boxes, and which location answers for which box."""
 
     convs: Positive = 4
-    prior: Fraction = 0.01
+    prior: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    """The class score that every location starts with."""
     quality: Quality = "centerness"
 
 

@@ -1,9 +1,9 @@
 """What the data of a run can be told."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from boxdepth.trainer.config.settings import Fraction, NonNegative, Positive, Settings, Supervision
 
@@ -17,7 +17,9 @@ ColorChange = Literal["none", "strong", "strong_blur"]
 class Augmentation(Settings):
     """Resize of the shorter side and horizontal flip, of image, boxes and depth together."""
 
-    short_sides: tuple[Positive, ...] = (640, 672, 704, 736, 768, 800)
+    short_sides: Annotated[tuple[Positive, ...], Field(min_length=1)] = (
+        640, 672, 704, 736, 768, 800,
+    )  # fmt: skip
     max_size: Positive = 1333
     flip: Fraction = 0.5
     resize: Resize = "fast"

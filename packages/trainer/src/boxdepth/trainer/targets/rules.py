@@ -1,10 +1,10 @@
 """What a batch is learnt as: which locations, which pairs."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from pydantic import model_validator
+from pydantic import Field, field_validator, model_validator
 
-from boxdepth.trainer.config.settings import Fraction, Positive, Scale, Settings
+from boxdepth.trainer.config.settings import Ascending, Fraction, Positive, Scale, Settings
 
 if TYPE_CHECKING:
     from boxdepth.trainer.geometry.neighbours import Offset
@@ -16,9 +16,9 @@ PAIR_TERMS = ("color", "consistency")
 class Assignment(Settings):
     """Where and how large a box must be for a location to learn it."""
 
-    center_radius: float | None = 1.5
+    center_radius: Scale | None = 1.5
     """In strides; the sampling region's half side.  None: the whole box."""
-    level_ranges: tuple[Positive, ...] = (64, 128, 256, 512)
+    level_ranges: Annotated[Ascending, Field(min_length=4, max_length=4)] = (64, 128, 256, 512)
     """Borders in pixels between the sizes that p3..p7 regress."""
 
 
@@ -33,6 +33,13 @@ class PairRule(Settings):
     """tau_d of arXiv 2403.01214; 0.5 admits a difference of 1.386 of 255."""
     theta: Scale = 2.0
     """Similarity = exp(-difference / theta), colour in LAB, depth in 0..255 units."""
+
+    @field_validator("kernel_size")
+    @classmethod
+    def _has_a_middle_and_neighbours(cls, value: int) -> int:
+        if value < 3 or value % 2 == 0:
+            raise ValueError("expected an odd number of at least 3")
+        return value
 
     @property
     def offsets(self) -> "tuple[Offset, ...]":
