@@ -12,7 +12,10 @@ from typing import Any
 
 import pytest
 from jaxtyping import install_import_hook
+from tests.browser import browser, open_page
 from typeguard import check_type
+
+__all__ = ["browser", "open_page"]  # fixtures for whoever opens a page
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")

@@ -1,16 +1,11 @@
 """Random COCO sets, made by pycocotools' own encoder and independent of the code under test."""
 
-import os
-import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from pycocotools import mask as mask_api
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 
 Document = dict[str, Any]
 CocoSet = tuple[Document, list[Document]]
@@ -105,55 +100,3 @@ def make_set() -> Callable[..., CocoSet]:
 def small_set() -> CocoSet:
     """A set with annotations and results in every image."""
     return random_set(3)
-
-
-@pytest.fixture(scope="session")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    """The system's Chromium without a network.
-
-    Skipped where there is none, unless `BOXDEPTH_REQUIRE_BROWSER` is set, as it is in CI.
-    """
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    driver = shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        message = "needs the system's packages chromium and chromium-driver"
-        if os.environ.get("BOXDEPTH_REQUIRE_BROWSER"):
-            pytest.fail(message)
-        pytest.skip(message)
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",  # root, as in containers, has no user namespace to put it in
-        "--disable-dev-shm-usage",  # containers give /dev/shm 64 MB
-        "--disable-gpu",
-        "--hide-scrollbars",
-        "--disable-background-networking",
-        "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE localhost",
-        f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
-    ):
-        options.add_argument(argument)
-    options.add_experimental_option(
-        "prefs", {"download.default_directory": str(tmp_path_factory.mktemp("downloads"))}
-    )
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    window = webdriver.Chrome(options=options, service=Service(driver))
-    window.set_page_load_timeout(240)
-    window.set_script_timeout(240)
-    yield window
-    window.quit()
-
-
-@pytest.fixture
-def open_page(browser: webdriver.Chrome) -> Callable[..., webdriver.Chrome]:
-    """`open_page(path, width)`: the page in a window as wide as a phone or a desk's screen."""
-
-    def show(path: Path, width: int, height: int = 900) -> webdriver.Chrome:
-        browser.execute_cdp_cmd(
-            "Emulation.setDeviceMetricsOverride",
-            {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600},
-        )
-        browser.get(path.as_uri())
-        return browser
-
-    return show

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from boxdepth.evaluate.export import read_source
+from boxdepth.evaluate.results import UsageError
 from boxdepth.trainer.engine import checkpoint
 
 
@@ -344,6 +346,17 @@ def test_a_stores_own_boxes_get_a_mask_each(predict, trainer, make_store) -> Non
     ]
     np.testing.assert_allclose([r["bbox"] for r in results()], [[4, 6, 26, 34]] * 2, atol=1e-2)
     assert "2 crowd boxes and 2 boxes without area are left out" in said
+    listed = json.loads(Path("p.images.json").read_text())
+    assert listed["categories"] == [{"id": 7, "name": "[jar]"}, {"id": 3, "name": "cup"}]
+    assert [(a["id"], a["image_id"], a["category_id"]) for a in listed["annotations"]] == [
+        (100, 1000, 7),
+        (200, 1001, 7),
+    ]
+    assert listed["annotations"][0]["bbox"] == [4, 6, 26, 34]
+    items = read_source(Path("p.json"))  # convert and review need no other file
+    assert items.ids.tolist() == [100, 200]
+    assert items.category_names == ("cup", "[jar]")
+    assert items.masks.present.all()
     code, _, said = predict("photos", "--boxes", "store", "--overwrite")
     assert code != 0
     picture("photos/a.png")
@@ -354,3 +367,23 @@ def test_a_stores_own_boxes_get_a_mask_each(predict, trainer, make_store) -> Non
     code, _, said = predict("--store", bare.path, "--boxes", "store", "--overwrite")
     assert code == 3
     assert "holds no box to give a mask to" in said
+
+
+def test_the_boxes_a_run_learnt_from_are_found_by_the_run(trainer, fit) -> None:
+    assert fit("--max-iterations", 1, "--out", "run")[0] == 0
+    command = ("predict", "run", "--boxes", "store", "--out", "m.json", "--overwrite")
+    code, out, said = trainer(*command, "--json")
+    assert code == 0, said
+    assert json.loads(out)["instances"] == 12  # two boxes on each of six images
+    Path("train.zarr").rename("elsewhere.zarr")
+    code, _, said = trainer(*command)
+    assert (code, "train.zarr, which is not there; give it with --store" in said) == (2, True)
+
+
+def test_results_without_their_list_of_images_are_told_what_is_missing(predict) -> None:
+    picture("photos/cat.jpg")
+    assert predict("photos")[0] == 0
+    assert len(read_source(Path("p.json"))) == len(results())
+    Path("p.images.json").unlink()
+    with pytest.raises(UsageError, match=r"p\.images\.json"):
+        read_source(Path("p.json"))

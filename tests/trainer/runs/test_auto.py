@@ -135,6 +135,19 @@ def test_boxes_too_small_for_any_input_are_learnt_in_tiles() -> None:
     assert whole.inference.short_side == 512  # the most that a CPU is given
 
 
+def test_a_depth_map_too_coarse_for_the_boxes_brings_no_pairs() -> None:
+    """Boxes of 14 px in 1000, a map of 128: 1.8 cells; boxes of 120 px in 600 x 800: 19 or more."""
+    coarse = replace(facts(4, boxes=900, box=14, size=(1000, 1000)), depth_grid=(128, 128))
+    assert coarse.depth_cells() == pytest.approx(14 * 128 / 1000)
+    choice = pick(coarse, BACKBONE, CPU, has_val=False)
+    assert choice.config.losses.consistency == 0
+    assert any("1.8 cells of the depth map" in reason.why for reason in choice.reasons)
+    fine = replace(facts(10), depth_grid=(128, 128))
+    assert fine.depth_cells() == pytest.approx(120 * 128 / 600)
+    assert pick(fine, BACKBONE, CPU, has_val=False).config.losses.consistency == 1
+    assert pick(facts(10), BACKBONE, CPU, has_val=False).config.losses.consistency == 1
+
+
 def test_masks_are_learnt_from_unless_they_are_boxes_drawn_as_masks() -> None:
     def supervision(masks: int, filled: int) -> str:
         known = replace(facts(10), masks=masks, filled_boxes=filled)

@@ -90,7 +90,8 @@ def read_source(
 
     Args:
         masks: annotations with masks, or results with masks.
-        annotations: where results are given, the file with images, categories and given boxes.
+        annotations: where results are given, the file with images, categories and given boxes; by
+            default the `.images.json` beside them.
         split: of all images; by default what an image's `split` or the folder of its name says.
         least_score: results with a lower score are left out.
 
@@ -103,9 +104,12 @@ def read_source(
         if annotations is not None:
             raise UsageError(f"{masks} is an annotation file itself: leave out --annotations.")
         return _from_annotations(masks, document, split)
+    beside = masks.with_name(f"{masks.name.removesuffix('.json')}.images.json")
+    annotations = annotations or (beside if beside.is_file() else None)
     if annotations is None:
         raise UsageError(
-            f"{masks} is a list of results: pass --annotations, the file with its images."
+            f"{masks} is a list of results: pass --annotations, the file with its images (none is "
+            f"beside it as {beside.name}, where `trainer predict` writes it)."
         )
     given = _from_annotations(annotations, load_json(annotations), split)
     return _with_results(given, annotations, masks, cast("list[Record]", document), least_score)

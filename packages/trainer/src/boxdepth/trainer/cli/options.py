@@ -122,7 +122,10 @@ ScoreThreshold = Annotated[
 ]
 Boxes = Annotated[
     Path | None,
-    _option("COCO boxes: one mask for each, instead of detections. `store`: those of --store."),
+    _option(
+        "COCO boxes: one mask for each, instead of detections. `store`: those of --store, else "
+        "those that the run learnt from."
+    ),
 ]
 Crop = Annotated[bool, typer.Option(help="With --boxes: cut each mask at its box.")]
 Tile = Annotated[

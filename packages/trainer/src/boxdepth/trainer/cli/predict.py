@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from boxdepth.trainer.predict.predictor import Predictor
     from boxdepth.trainer.predict.task import Source, Task
 
+STORED = Path("store")
+"""What `--boxes` says where a store's own are meant."""
+
 EXAMPLES = """
 Examples:
 
@@ -30,7 +33,7 @@ Examples:
 
   trainer predict runs/mine aerial.tif --tile 1024 --overlap 128
 
-  trainer predict runs/mine --store stores/mine.zarr --boxes store --out masks.json
+  trainer predict runs/mine --boxes store --out masks.json
 """
 
 
@@ -59,6 +62,8 @@ def predict(
     from boxdepth.trainer.predict.predictor import load_predictor
     from boxdepth.trainer.predict.task import task_on
 
+    if boxes == STORED and store is None and not images:
+        store = _trained_on(run)
     source = _source(store, images or [])
     options.refuse_unwritable(out, overwrite=overwrite)
     # The list of images belongs to the results: it is replaced with them, and where they are gone.
@@ -76,7 +81,7 @@ def predict(
     if max_detections is not None:
         predictor.allow(max_detections)
     categories = predictor.model.categories
-    task = task_on(source, categories, boxes="store" if boxes == Path("store") else boxes)
+    task = task_on(source, categories, boxes="store" if boxes == STORED else boxes)
     for note in task.notes:
         say(f"  {note}", style="yellow")
     overlays = _overlays(overlay, overlay_threshold, default=0.3 if boxes is None else 0.0)
@@ -98,6 +103,26 @@ def predict(
     outcome.check(out, skip_bad=on_bad is options.OnBad.skip)
     if outcome.bad:
         say(PicturesError(outcome.bad, kept=str(out)), style="yellow")
+
+
+def _trained_on(run: Path) -> Path:
+    """The store that a run learnt from: its boxes are meant where no other store is named.
+
+    Raises:
+        ConfigError: nobody knows, or it is gone.
+    """
+    from boxdepth.depthgen.store import is_remote
+    from boxdepth.trainer.config.overrides import load_config
+    from boxdepth.trainer.runs.start import CONFIG
+
+    saved = run / CONFIG
+    store = load_config(saved).data.train if saved.is_file() else None
+    if store is None or not (is_remote(store) or store.exists()):
+        which = "not known" if store is None else f"{store}, which is not there"
+        raise ConfigError(
+            f"--boxes store: the store that {run} learnt from is {which}; give it with --store"
+        )
+    return store
 
 
 def _tiling(size: int | None, overlap: int) -> "Tiling | None":

@@ -43,6 +43,10 @@ class Outcome:
     """COCO results."""
     images: list[dict[str, Any]] = field(default_factory=list)
     """Id, file name and size of every picture that was predicted on."""
+    boxes: list[dict[str, Any]] = field(default_factory=list)
+    """The given boxes, as COCO annotations."""
+    category_names: dict[int, str] = field(default_factory=dict)
+    """Names of their categories."""
     bad: list[tuple[str, Exception]] = field(default_factory=list)
     """Pictures that could not be used, and why."""
     cut: list[str] = field(default_factory=list)
@@ -95,7 +99,7 @@ def predict_task(
     Args:
         on_picture: called when a picture is done, or found to be of no use.
     """
-    outcome = Outcome(of=len(task.pictures))
+    outcome = Outcome(of=len(task.pictures), category_names=dict(task.given_names))
     waiting: deque[tuple[PictureFile, np.ndarray]] = deque()
     with stop_flag() as stop:
         pictures = _readable(task, outcome, waiting, stop, on_picture)
@@ -103,6 +107,7 @@ def predict_task(
             source, rgb = waiting.popleft()
             height, width = instances.size
             outcome.results += _results(source, instances, task)
+            outcome.boxes += _annotations(source, task)
             if instances.cut:
                 outcome.cut.append(source.name)
             outcome.images.append(
@@ -160,6 +165,27 @@ def _results(source: PictureFile, instances: Instances, task: Task) -> list[dict
     return results
 
 
+def _annotations(source: PictureFile, task: Task) -> list[dict[str, Any]]:
+    """The boxes given for a picture; none if one of them has no id or category to be told by."""
+    boxes = () if task.given is None else task.given[source.image_id].boxes
+    if any(box.id is None or box.category_id is None for box in boxes):
+        return []
+    rows = []
+    for box in boxes:
+        x1, y1, x2, y2 = box.xyxy
+        rows.append(
+            {
+                "id": box.id,
+                "image_id": task.image_id(source),
+                "category_id": box.category_id,
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "area": (x2 - x1) * (y2 - y1),
+                "iscrowd": 0,
+            }
+        )
+    return rows
+
+
 def _draw(
     rgb: np.ndarray,
     instances: Instances,
@@ -190,15 +216,18 @@ def images_file(out: Path) -> Path:
 
 
 def write_outcome(out: Path, outcome: Outcome, categories: Sequence[Category]) -> None:
-    """COCO results, and beside them the images, the classes and what was left out and why."""
+    """COCO results, and beside them what they belong to, as a COCO annotation file: the images,
+    the classes, the boxes where some were given; and what was left out and why."""
     write_atomically(out, (json.dumps(outcome.results) + "\n").encode())
     left_out = [
         *({"file_name": name, "why": str(why)} for name, why in outcome.bad),
         *({"file_name": name, "why": "stopped before it"} for name in outcome.unfinished),
     ]
+    names = outcome.category_names or {c.id: c.name for c in categories}
     sidecar = {
         "images": outcome.images,
-        "categories": [{"id": c.id, "name": c.name} for c in categories],
+        "annotations": outcome.boxes,
+        "categories": [{"id": number, "name": name} for number, name in names.items()],
         "left_out": left_out,
     }
     write_atomically(images_file(out), (json.dumps(sidecar, indent=1) + "\n").encode())

@@ -41,6 +41,8 @@ class Facts:
     images_without_depth: int = 0
     masks: int = 0
     """Boxes with a mask that is a shape of its own."""
+    depth_grid: tuple[int, int] | None = None
+    """(rows, columns) of every depth map, over the whole image."""
     filled_boxes: int = 0
     """Boxes whose mask is the box itself, as exporters write it where there is none."""
 
@@ -81,6 +83,14 @@ class Facts:
         sides: np.ndarray = self.boxes_xyxy[:, 2:] - self.boxes_xyxy[:, :2]
         longest: np.ndarray = sides.max(axis=1, initial=0.0)
         return longest
+
+    def depth_cells(self) -> float | None:
+        """Cells of the depth map along the longer side of the median box; None: not known."""
+        if self.depth_grid is None or not self.boxes:
+            return None
+        per_pixel = np.array(self.depth_grid) / self.image_sizes[self.image_index]
+        sides = self.boxes_xyxy[:, 2:] - self.boxes_xyxy[:, :2]
+        return float(np.median((sides * per_pixel[:, ::-1]).max(axis=1)))
 
     def image_short_sides(self) -> Int64[np.ndarray, " m"]:
         """Shorter side of the image of each box, in pixels."""
@@ -140,6 +150,7 @@ def read_facts(store: Store) -> Facts:
         labels=np.concatenate([np.zeros(0, np.int64), *labels]),
         image_index=np.concatenate([np.zeros(0, np.int64), *index]),
         images_without_depth=int((~store.depth_valid).sum()),
+        depth_grid=store.attributes.depth.grid,
         masks=shapes,
         filled_boxes=filled,
     )

@@ -25,6 +25,8 @@ BOXES_PER_IMAGE = 7
 INPUT, INPUT_ON_CPU = (COCO_SHORT_SIDE, 1280), (256, 512)
 """The usual short side of the input, and the largest."""
 LEAST_TILE = 64
+LEAST_DEPTH_CELLS = 4.0
+"""Of the depth map, that the median box should be long for neighbours in depth to be told apart."""
 RATE_BORDERS = (16, 24, 32, 48, 64)
 """Largest reach of p3, in pixels; each further level doubles it."""
 SMALL_BOX = 16.0
@@ -104,6 +106,7 @@ def pick(
     """
     if not train.boxes:
         raise ValueError(f"{train.where}: no image with a usable box: nothing to learn from")
+    depth_weight, depth_reason = _depth_pairs(train)
     tile_reasons = []
     if tiling is not None:
         tile_reasons = [_tile_reason(train, tiling)]
@@ -130,7 +133,9 @@ def pick(
             supervision=supervision,
         ),
         model=_model(backbone, ranges, machine),
-        losses=Losses(warmup_iterations=warm, pairs=PairRule(dilation=dilation)),
+        losses=Losses(
+            warmup_iterations=warm, pairs=PairRule(dilation=dilation), consistency=depth_weight
+        ),
         distillation=teacher,
         optimizer=Optimizer(
             name="adamw", learning_rate=0.001, reference_batch_size=4, clip_norm=10.0
@@ -164,6 +169,7 @@ def pick(
             value=f"{dilation} cells apart",
             why=f"as far as the papers' 2 cells at {COCO_SHORT_SIDE} px, in this input",
         ),
+        depth_reason,
         teacher_reason,
         dense_reason,
         _stop_reason(config, has_val=has_val),
@@ -271,6 +277,19 @@ def _detections(train: Facts) -> tuple[int, Reason]:
     limit = max(100, 10 * math.ceil(1.5 * most / 10))
     why = f"the fullest image has {most} boxes"
     return limit, Reason(what="detections", value=f"up to {limit} an image", why=why)
+
+
+def _depth_pairs(train: Facts) -> tuple[float, Reason]:
+    """No depth pairs where a box is but a few cells of the depth map: all of it is one depth."""
+    cells = train.depth_cells()
+    if cells is not None and cells < LEAST_DEPTH_CELLS:
+        value, weight = "off", 0.0
+        why = f"the median box is {cells:.1f} cells of the depth map long: no outline is seen in it"
+    else:
+        value, weight = "on", 1.0
+        where = "" if cells is None else f": the median box is {cells:.0f} cells of its map long"
+        why = f"depth may show outlines{where}"
+    return weight, Reason(what="depth pairs", value=value, why=why)
 
 
 def _teacher(total: int, sizes: _Sizes, machine: Machine) -> tuple[Distillation, Reason]:
