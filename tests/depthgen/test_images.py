@@ -5,11 +5,13 @@ import io
 import struct
 import sys
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from boxdepth.depthgen.preprocess import Fit, Preprocessing, pillow_resize, resize_image
 from boxdepth.depthgen.store import ImageError, decode_image
 from boxdepth.depthgen.store.images import has_sixteen_bits, image_size
 
@@ -167,3 +169,30 @@ def test_the_size_is_read_from_the_header() -> None:
         assert image_size(encode(photo(0), kind), name="a") == (48, 64)
     with pytest.raises(ImageError, match="not JPEG"):
         image_size(b"GIF89a", name="a.gif")
+
+
+@pytest.mark.parametrize("aspect", ["square", "keep", "native"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "I;16"])
+def test_resized_in_the_decoder_and_after_it_are_the_same_bytes(aspect: Fit, mode: str) -> None:
+    """Pictures go to a depth model without an array of their full size; its input is unchanged."""
+    settings = Preprocessing(
+        height=32, width=32, multiple=8, aspect=aspect, resample=3, rescale=1 / 255,
+        mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0),
+    )  # fmt: skip
+    if mode == "I;16":
+        data = encode(np.arange(48 * 64, dtype=np.uint16).reshape(48, 64) * 20)
+    else:
+        data = encode(np.array(Image.fromarray(photo(0)).convert(mode)), "JPEG", quality=90)
+    resize = pillow_resize(48, 64, settings)
+    assert resize is not None
+    inside = decode_image(data, expected_size=(48, 64), name="a", change=resize)
+    np.testing.assert_array_equal(inside, resize_image(_decode(data), settings))
+
+
+def test_what_pillow_does_not_resize_alone_is_left_to_the_array() -> None:
+    plain = Preprocessing(
+        height=32, width=32, multiple=1, aspect="square", resample=2, rescale=1.0,
+        mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0),
+    )  # fmt: skip
+    assert pillow_resize(48, 64, replace(plain, processor="DepthPro")) is None
+    assert pillow_resize(48, 64, replace(plain, padding="reflect")) is None

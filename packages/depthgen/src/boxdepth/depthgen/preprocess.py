@@ -1,5 +1,6 @@
 """From a photograph to a model's input: sizes and pixels."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
@@ -115,6 +116,20 @@ def resize_image(
         filter_ = Image.Resampling(settings.resample)
         return np.array(Image.fromarray(image).resize((columns, rows), filter_), dtype=np.uint8)
     return _interpolated(image, rows, columns, settings)
+
+
+def pillow_resize(
+    height: int, width: int, settings: Preprocessing
+) -> Callable[[Image.Image], Image.Image] | None:
+    """What `resize_image` does to an image of that size, before it is an array.
+
+    ``None`` where it is not Pillow alone that resizes.
+    """
+    if settings.processor not in ANTIALIASED or settings.padding == "reflect":
+        return None
+    rows, columns = input_size(height, width, settings)
+    filter_ = Image.Resampling(settings.resample)
+    return lambda picture: picture.resize((columns, rows), filter_)
 
 
 def _interpolated(

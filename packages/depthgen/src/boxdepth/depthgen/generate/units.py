@@ -14,7 +14,7 @@ from boxdepth.depthgen.datasets.records import OnBad
 from boxdepth.depthgen.generate.job import Job, UnitReport
 from boxdepth.depthgen.plan import Batch, batches
 from boxdepth.depthgen.predictor import predict_depth
-from boxdepth.depthgen.preprocess import resize_image
+from boxdepth.depthgen.preprocess import pillow_resize, resize_image
 from boxdepth.depthgen.store import DataError, EnvironmentFailure, UnitRows, decode_image
 from boxdepth.depthgen.store.depth import is_informative
 from boxdepth.depthgen.store.errors import environment_failure, is_of_the_machine, summarise
@@ -155,7 +155,9 @@ def load_image(job: Job, row: int, planned: int) -> Loaded | str:
         data = record.path.read_bytes()
         if len(data) != planned:
             return f"{record.name!a}: {len(data)} bytes, {planned} when the run was planned"
-        pixels = decode_image(data, expected_size=(record.height, record.width), name=record.name)
+        size, settings = (record.height, record.width), job.predictor.preprocessing
+        resize = pillow_resize(*size, settings)
+        pixels = decode_image(data, expected_size=size, name=record.name, change=resize)
     except OSError as error:
         if is_of_the_machine(error):
             raise environment_failure(error, str(record.path)) from error
@@ -166,7 +168,7 @@ def load_image(job: Job, row: int, planned: int) -> Loaded | str:
         return str(error)
     return Loaded(
         data=data,
-        pixels=resize_image(pixels, job.predictor.preprocessing),
+        pixels=pixels if resize else resize_image(pixels, settings),
         orientation=exif_orientation(data),
         deep=has_sixteen_bits(data),
     )

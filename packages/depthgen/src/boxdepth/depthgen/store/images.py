@@ -1,7 +1,7 @@
 """The one image decoder of the project."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -44,6 +44,7 @@ def decode_image(
     expected_size: tuple[int, int] | None,
     name: str,
     max_pixels: int = MAX_PIXELS,
+    change: Callable[[Image.Image], Image.Image] | None = None,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Decode an image file to RGB.
 
@@ -57,6 +58,8 @@ def decode_image(
         expected_size: (height, width) in pixels that the annotations promise; ``None`` accepts any.
         name: What the messages call the image.
         max_pixels: A larger image is refused before anything is decoded.
+        change: Made of the RGB picture before it becomes an array: a resize, and the array of full
+            size never is.
 
     Raises:
         ImageError: Another format, cut short, of another size than promised, larger than
@@ -68,9 +71,10 @@ def decode_image(
         image.load()
         if image.mode in _SIXTEEN_BIT_MODES:
             upper = (np.array(image).astype(np.uint16) >> 8).astype(np.uint8)
-            return np.repeat(upper[..., None], 3, axis=-1)
-        rgb = image if image.mode == "RGB" else image.convert("RGB")  # which would copy as well
-        return np.array(rgb, dtype=np.uint8)
+            rgb = Image.fromarray(np.repeat(upper[..., None], 3, axis=-1))
+        else:
+            rgb = image if image.mode == "RGB" else image.convert("RGB")  # which copies as well
+        return np.array(change(rgb) if change else rgb, dtype=np.uint8)
 
 
 def image_size(data: bytes, *, name: str) -> tuple[int, int]:
