@@ -1,9 +1,11 @@
 """The house itself: format, lint, types, who may import whom, and what the README promises."""
 
+import ast
 import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -93,3 +95,57 @@ def test_no_banned_call_stands_in_the_packages(repository: Path) -> None:
         if re.search(pattern, line)
     ]
     assert not found, "\n".join(found)
+
+
+MOST_LINES, MOST_PARAMETERS = 60, 6
+LONG_SIGNATURES = {
+    "depthgen/datasets/sample/write.py:write_sample",  # what a data set is drawn with
+    "depthgen/exchange/depth_import.py:import_depth",  # what a store is made of, and how
+    "depthgen/store/plan.py:plan_store",  # all that decides a store's bytes
+    "depthgen/store/write.py:write_store",  # the same, and what is in memory
+    "evaluate/report/content.py:collect",  # what a report is made of
+    "trainer/model/condinst.py:__init__",  # the parts of the network
+}
+"""Functions of seven parameters or more that are no commands."""
+
+
+def functions(repository: Path) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    """Every function of the packages, nested ones and methods too, as ``package/file.py:name``."""
+    for path in sorted((repository / "packages").glob("*/src/boxdepth/**/*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield f"{path.as_posix().rpartition('src/boxdepth/')[2]}:{node.name}", node
+
+
+def test_no_function_is_longer_than_sixty_lines(repository: Path) -> None:
+    """From ``def`` to the last line, docstring included."""
+    lines = {
+        name: node.end_lineno - node.lineno + 1
+        for name, node in functions(repository)
+        if node.end_lineno is not None
+    }
+    assert len(lines) > 1000
+    assert {name: count for name, count in lines.items() if count > MOST_LINES} == {}
+
+
+def test_signatures_are_short(repository: Path) -> None:
+    """Commands are exempt: their parameters are options, each declared once with its help."""
+    long = set()
+    for name, node in functions(repository):
+        own = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+        count = sum(argument.arg not in ("self", "cls") for argument in own)
+        is_command = any("command(" in ast.unparse(how) for how in node.decorator_list)
+        if count > MOST_PARAMETERS and not is_command:
+            long.add(name)
+    assert long == LONG_SIGNATURES
+
+
+def test_a_default_that_changes_results_has_one_home(repository: Path) -> None:
+    trainer = repository / "packages" / "trainer" / "src"
+    found = [
+        f"{path.name}:{number}"
+        for path in sorted(trainer.rglob("*.py"))
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if re.search(r"dilation.*= 2", line)
+    ]
+    assert len(found) == 1, found

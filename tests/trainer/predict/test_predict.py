@@ -14,8 +14,8 @@ from boxdepth.trainer.geometry.resize import aligned_bilinear
 from boxdepth.trainer.model.controller import ParameterMaps
 from boxdepth.trainer.model.detections import detect, detect_in_boxes
 from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec, mask_probabilities
-from boxdepth.trainer.model.rules import DetectionLimits
-from boxdepth.trainer.predict.masks import cut_to_box, predict_masks
+from boxdepth.trainer.model.rules import DetectionLimits, Inference
+from boxdepth.trainer.predict.masks import Finish, cut_to_box, predict_masks
 from boxdepth.trainer.predict.results import encode_rle, to_coco_results
 from boxdepth.trainer.structures import DenseOutputs, Detections
 
@@ -82,7 +82,7 @@ def test_masks_equal_the_two_resizes_they_replace(original: tuple[int, int]) -> 
     dense = outputs()
     found = detect(dense, SIZES, DetectionLimits())
     results = predict_masks(
-        dense, found, SPEC, original_sizes=[original, original], drop_empty_boxes=False
+        dense, found, SPEC, Finish(drop_empty_boxes=False), original_sizes=[original, original]
     )
     for i, (detections, instances) in enumerate(zip(found, results, strict=True)):
         features = dense.mask_features[i : i + 1]
@@ -97,8 +97,8 @@ def test_chunks_change_nothing() -> None:
     dense = outputs()
     found = detect(dense, SIZES, DetectionLimits())
     sizes = [(64, 96), (64, 96)]
-    large = predict_masks(dense, found, SPEC, original_sizes=sizes, chunk=1000)
-    small = predict_masks(dense, found, SPEC, original_sizes=sizes, chunk=3)
+    large = predict_masks(dense, found, SPEC, Finish(chunk=1000), original_sizes=sizes)
+    small = predict_masks(dense, found, SPEC, Finish(chunk=3), original_sizes=sizes)
     assert [r.masks for r in large] == [r.masks for r in small]
 
 
@@ -106,10 +106,9 @@ def test_rescoring_takes_the_root_of_score_times_mask_quality() -> None:
     dense = outputs()
     found = detect(dense, SIZES, DetectionLimits())
     sizes = [(64, 96), (50, 70)]
-    plain = predict_masks(dense, found, SPEC, original_sizes=sizes, drop_empty_boxes=False)
-    again = predict_masks(
-        dense, found, SPEC, original_sizes=sizes, drop_empty_boxes=False, rescore=True, chunk=3
-    )
+    plain = predict_masks(dense, found, SPEC, Finish(drop_empty_boxes=False), original_sizes=sizes)
+    rescoring = Finish(settings=Inference(rescore=True), drop_empty_boxes=False, chunk=3)
+    again = predict_masks(dense, found, SPEC, rescoring, original_sizes=sizes)
     for i, (before, after) in enumerate(zip(plain, again, strict=True)):
         parts = mask_probabilities(dense.mask_features[i : i + 1], found[i], SPEC)
         quality = [
@@ -212,7 +211,7 @@ def test_cropped_masks_are_the_whole_ones_inside_their_boxes() -> None:
     found = detect(dense, SIZES, DetectionLimits())
     originals = [(128, 192), (75, 105)]
     whole, cut = (
-        predict_masks(dense, found, SPEC, original_sizes=originals, chunk=3, crop=crop)
+        predict_masks(dense, found, SPEC, Finish(chunk=3, crop=crop), original_sizes=originals)
         for crop in (False, True)
     )
     lost = 0

@@ -4,9 +4,10 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from boxdepth.trainer import config
@@ -15,6 +16,7 @@ from boxdepth.trainer.data.loader import BatchLoader, BatchOrder
 from boxdepth.trainer.data.store_dataset import DepthForm, TrainingSet, open_training_set
 from boxdepth.trainer.distill.pseudo import PseudoRules
 from boxdepth.trainer.distill.teacher import Teacher
+from boxdepth.trainer.engine.checkpoint import write_atomically
 from boxdepth.trainer.engine.distributed import World, shared
 from boxdepth.trainer.engine.optim import optimizer_of
 from boxdepth.trainer.engine.schedule import LearningRate, scaled_learning_rate
@@ -78,6 +80,20 @@ class ImportedWeights:
     """A whole CondInst or BoxInst, or a backbone alone (for ``model.backbone.weights``)."""
     tensors: dict[str, Tensor]
     report: WeightsReport
+
+    def save(self, path: Path) -> None:
+        """A safetensors file, whole or not at all."""
+        write_atomically(path, save({k: v.contiguous() for k, v in self.tensors.items()}))
+
+    def to_json(self) -> dict[str, Any]:
+        """What came along, and what did not."""
+        return {
+            "kind": self.kind,
+            "tensors": len(self.tensors),
+            "loaded": len(self.report.loaded),
+            "not_used": list(self.report.not_used),
+            "started_anew": list(self.report.started_anew),
+        }
 
 
 def import_weights(path: Path, model: config.Model) -> ImportedWeights:

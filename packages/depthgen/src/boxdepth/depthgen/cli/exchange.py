@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,13 @@ from boxdepth.depthgen.cli.progress import show_progress
 from boxdepth.depthgen.cli.run import parse_size
 from boxdepth.depthgen.datasets.records import OnBad
 from boxdepth.depthgen.store.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from boxdepth.depthgen.datasets.records import Dataset
+    from boxdepth.depthgen.exchange import DepthMeaning, Imported
+    from boxdepth.depthgen.exchange.depth_files import DepthSource
 
 _SUFFIXES = {".h5": "hdf5", ".hdf5": "hdf5", ".parquet": "parquet", ".json": "coco"}
 _LARGEST_SIDE = 384
@@ -69,6 +76,24 @@ def export(
         )
 
 
+Source = Annotated[
+    Path, typer.Argument(help="A file of `export`, an HDF5 file or a folder of depth maps.")
+]
+StoreToMake = Annotated[str, typer.Argument(help="Path or URL of the store to make.")]
+Kind = Annotated[
+    KindName | None,
+    typer.Option(help="metric: distance; inverse: disparity, 1/z; height: above a plane."),
+]
+Sign = Annotated[SignName | None, typer.Option(help="Default: metric far-large, else near-large.")]
+Metres = Annotated[float | None, typer.Option(help="Metres of one step (0.001 for millimetres).")]
+Holes = Annotated[
+    list[float] | None,
+    typer.Option(help="Number that means not measured; repeatable. Default: 0 (and NaN)."),
+]
+NoHoles = Annotated[bool, typer.Option("--no-holes", help="0 is a number like any other.")]
+Key = Annotated[str | None, typer.Option(help="Data set or group in the HDF5 file.")]
+
+
 @app.command(
     "import",
     epilog="Examples: [bold]depthgen import mine.h5 stores/mine.zarr[/]   "
@@ -78,28 +103,14 @@ def export(
     "--annotations boxes.json[/]",
 )
 def import_(
-    source: Annotated[
-        Path, typer.Argument(help="A file of `export`, an HDF5 file or a folder of depth maps.")
-    ],
-    store: Annotated[str, typer.Argument(help="Path or URL of the store to make.")],
-    kind: Annotated[
-        KindName | None,
-        typer.Option(help="metric: distance; inverse: disparity, 1/z; height: above a plane."),
-    ] = None,
-    sign: Annotated[
-        SignName | None, typer.Option(help="Default: metric far-large, else near-large.")
-    ] = None,
-    metres: Annotated[
-        float | None, typer.Option(help="Metres of one step (0.001 for millimetres).")
-    ] = None,
-    hole: Annotated[
-        list[float] | None,
-        typer.Option(help="Number that means not measured; repeatable. Default: 0 (and NaN)."),
-    ] = None,
-    no_holes: Annotated[
-        bool, typer.Option("--no-holes", help="0 is a number like any other.")
-    ] = False,
-    key: Annotated[str | None, typer.Option(help="Data set or group in the HDF5 file.")] = None,
+    source: Source,
+    store: StoreToMake,
+    kind: Kind = None,
+    sign: Sign = None,
+    metres: Metres = None,
+    hole: Holes = None,
+    no_holes: NoHoles = False,
+    key: Key = None,
     images: options.Images = None,
     annotations: options.Annotations = None,
     with_masks: options.WithMasks = False,
@@ -114,81 +125,83 @@ def import_(
     Depth maps are found by the image's id (HDF5) or by its file's stem (folder of PNG, NPY, TIFF,
     EXR). Holes of a sensor become invalid; they are never near.
     """
-    from boxdepth.depthgen.exchange import import_hdf5, is_exchange_file
-
-    if is_exchange_file(source) and kind is None:
-        with show_progress("import") as progress:
-            count = import_hdf5(source, store, overwrite=overwrite, progress=progress)
-        say(f"finished {store}: {count} images", style="green")
-        if json:
-            emit({"store": store, "images": count})
-        return
-    if kind is None:
-        raise ConfigError(
-            "--kind metric|inverse|height: what the numbers mean cannot be known; a wrong guess "
-            "swaps near and far"
-        )
-    grid = parse_size(depth_grid, option="--depth-grid") if depth_grid else None
-    holes = () if no_holes else tuple(hole or (0.0,))
-    _import_depth(
-        source,
-        store,
-        meaning={
-            "kind": kind.value, "sign": sign.value if sign else None, "metres": metres,
-            "holes": holes,
-        },
-        key=key,
-        dataset={
-            "images": images, "annotations": annotations, "masks": with_masks, "on_bad": on_bad,
-        },
-        grid=grid,
-        unit=unit,
-        overwrite=overwrite,
-        json=json,
-    )  # fmt: skip
-
-
-def _import_depth(
-    source: Path,
-    store: str,
-    *,
-    meaning: dict[str, Any],
-    key: str | None,
-    dataset: dict[str, Any],
-    grid: tuple[int, int] | None,
-    unit: int | None,
-    overwrite: bool,
-    json: bool,
-) -> None:
     from boxdepth.depthgen.datasets.coco import read_custom
-    from boxdepth.depthgen.exchange import DepthMeaning, import_depth
-    from boxdepth.depthgen.exchange.depth_files import open_source
+    from boxdepth.depthgen.exchange import import_depth
 
-    data = read_custom(None, split="train", **dataset)
-    maps = open_source(source, key=key)
-    first = next((d for r in data.records if (d := maps.read(r)) is not None), None)
-    if first is None:
-        raise ConfigError(f"{source}: no depth map for any of the {len(data.records)} images")
-    if meaning["kind"] == "metric" and meaning["metres"] is None and first.dtype.kind != "f":
-        raise ConfigError(
-            f"{source}: whole numbers as distances: say how many metres one step is, "
-            "such as --metres 0.001"
-        )
-    given = DepthMeaning(**(meaning | {"metres": meaning["metres"] or 1.0}))
+    if kind is None:
+        _import_file(source, store, overwrite=overwrite, json=json)
+        return
+    grid = parse_size(depth_grid, option="--depth-grid") if depth_grid else None
+    data = read_custom(
+        None, split="train", images=images, annotations=annotations, masks=with_masks, on_bad=on_bad
+    )
+    maps, first = _depth_maps(source, key, data)
+    holes = () if no_holes else tuple(hole or (0.0,))
+    meaning = _meaning(kind, sign, _metres(metres, kind, first, source), holes)
     side = min(_LARGEST_SIDE, *first.shape)
     with show_progress("import") as progress:
         done = import_depth(
             data,
             maps,
-            given,
+            meaning,
             store=store,
             grid=grid or (side, side),
             unit=unit or 256,
-            masks=dataset["masks"],
-            on_bad=dataset["on_bad"],
+            masks=with_masks,
+            on_bad=on_bad,
             overwrite=overwrite,
             progress=progress,
         )
+    _conclude(store, done, json=json)
+
+
+def _import_file(source: Path, store: str, *, overwrite: bool, json: bool) -> None:
+    """A store from a file of `export`, which says itself what its numbers mean."""
+    from boxdepth.depthgen.exchange import import_hdf5, is_exchange_file
+
+    if not is_exchange_file(source):
+        raise ConfigError(
+            "--kind metric|inverse|height: what the numbers mean cannot be known; a wrong guess "
+            "swaps near and far"
+        )
+    with show_progress("import") as progress:
+        count = import_hdf5(source, store, overwrite=overwrite, progress=progress)
+    say(f"finished {store}: {count} images", style="green")
+    if json:
+        emit({"store": store, "images": count})
+
+
+def _depth_maps(source: Path, key: str | None, data: "Dataset") -> "tuple[DepthSource, np.ndarray]":
+    """The depth maps, and the first of them."""
+    from boxdepth.depthgen.exchange.depth_files import open_source
+
+    maps = open_source(source, key=key)
+    first = next((d for r in data.records if (d := maps.read(r)) is not None), None)
+    if first is None:
+        raise ConfigError(f"{source}: no depth map for any of the {len(data.records)} images")
+    return maps, first
+
+
+def _metres(given: float | None, kind: KindName, first: "np.ndarray", source: Path) -> float:
+    if kind is KindName.metric and given is None and first.dtype.kind != "f":
+        raise ConfigError(
+            f"{source}: whole numbers as distances: say how many metres one step is, "
+            "such as --metres 0.001"
+        )
+    return given or 1.0
+
+
+def _meaning(
+    kind: KindName, sign: SignName | None, metres: float, holes: tuple[float, ...]
+) -> "DepthMeaning":
+    from boxdepth.depthgen.exchange import DepthMeaning
+
+    return DepthMeaning(
+        kind=kind.value, sign=sign.value if sign else None, metres=metres, holes=holes
+    )
+
+
+def _conclude(store: str, done: "Imported", *, json: bool) -> None:
     for number, reason in list(done.skipped.items())[:20]:
         warn(f"image {number} skipped: {reason}")
     if done.without_depth:

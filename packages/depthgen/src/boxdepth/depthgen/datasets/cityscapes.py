@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from jaxtyping import Int32
@@ -63,6 +63,12 @@ class _Instance:
     mask: dict[str, Any] | None
 
 
+class _Labelled(NamedTuple):
+    image: Path
+    size: tuple[int, int]
+    instances: list[_Instance]
+
+
 def read_cityscapes(
     data_root: Path | None, *, split: str, masks: bool = False, on_bad: OnBad = OnBad.error
 ) -> Dataset:
@@ -87,18 +93,19 @@ def read_cityscapes(
     problems: list[str] = []
     with ThreadPoolExecutor() as pool:
         read = list(pool.map(lambda image: _try_read(root, split, image, masks), images))
-    found: list[tuple[Path, tuple[int, int], list[_Instance]]] = []
+    found: list[_Labelled] = []
     for image, item in zip(images, read, strict=True):
         if isinstance(item, str):
             problems.append(f"{image.name}: {item}")
         else:
-            found.append((image, *item))
+            found.append(_Labelled(image, *item))
     rejected = settle(problems, source=root / "gtFine" / split, on_bad=on_bad)
-    starts = [0, *accumulate(len(instances) for _, _, instances in found)]
+    starts = [0, *accumulate(len(labelled.instances) for labelled in found)]
     ids = {image: number for number, image in enumerate(images, start=1)}
+    folder = root / "leftImg8bit" / split
     records = tuple(
-        _record(ids[image], image, root / "leftImg8bit" / split, size, instances, start, masks)
-        for (image, size, instances), start in zip(found, starts, strict=False)
+        _record(labelled, folder, number=ids[labelled.image], first_box=start + 1, masks=masks)
+        for labelled, start in zip(found, starts, strict=False)
     )
     report = DatasetReport(
         crowds=sum(int(record.crowd.sum()) for record in records),
@@ -251,23 +258,18 @@ def _label_id(value: int) -> int:
 
 
 def _record(
-    number: int,
-    image: Path,
-    root: Path,
-    size: tuple[int, int],
-    instances: list[_Instance],
-    start: int,
-    masks: bool,
+    labelled: _Labelled, root: Path, *, number: int, first_box: int, masks: bool
 ) -> ImageRecord:
+    instances, (height, width) = labelled.instances, labelled.size
     return ImageRecord(
         id=number,
-        name=image.relative_to(root).as_posix(),
-        path=image,
-        height=size[0],
-        width=size[1],
+        name=labelled.image.relative_to(root).as_posix(),
+        path=labelled.image,
+        height=height,
+        width=width,
         boxes_xyxy=np.array([i.xyxy for i in instances], dtype=np.float32).reshape(-1, 4),
         labels=np.array([i.label for i in instances], dtype=np.int64),
-        box_ids=np.arange(start + 1, start + 1 + len(instances), dtype=np.int64),
+        box_ids=np.arange(first_box, first_box + len(instances), dtype=np.int64),
         crowd=np.array([i.crowd for i in instances], dtype=bool),
         areas=np.array([i.area for i in instances], dtype=np.float32),
         masks=tuple(i.mask for i in instances) if masks else None,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float32, Int64
 
 from boxdepth.depthgen.datasets.records import Dataset, OnBad, settle
 from boxdepth.depthgen.exchange.depth_files import DepthSource
@@ -19,6 +19,7 @@ from boxdepth.depthgen.store import (
     DepthInfo,
     EnvironmentFailure,
     ImageRecord,
+    StoreAttributes,
     StoreWriter,
     UnitRows,
     decode_image,
@@ -151,23 +152,7 @@ def import_depth(
         if size == 0
     ]
     settle(missing, source=store, on_bad=on_bad)
-    attributes = plan_store(
-        records,
-        dataset=dataset.name,
-        split=dataset.split,
-        categories=dataset.categories,
-        image_nbytes=nbytes,
-        depth=meaning.info(grid=grid),
-        generator={
-            "model": "imported",
-            "kind": meaning.kind,
-            "metres": meaning.metres,
-            "holes": list(meaning.holes),
-            "depth_files": source.digest(),
-        },
-        unit=unit,
-        masks=masks,
-    )
+    attributes = _attributes(plan, nbytes, unit=unit, masks=masks)
     tally = _Tally()
     with open_writer(
         store, attributes, records, overwrite=overwrite, rejected=dataset.report.rejected
@@ -187,6 +172,29 @@ def import_depth(
         hole_share=tally.holes / tally.cells if tally.cells else 0.0,
         shards=attributes.units,
         nbytes=tally.nbytes,
+    )
+
+
+def _attributes(
+    plan: _Plan, image_nbytes: Int64[np.ndarray, " n"], *, unit: int, masks: bool
+) -> StoreAttributes:
+    dataset, meaning = plan.dataset, plan.meaning
+    return plan_store(
+        dataset.records,
+        dataset=dataset.name,
+        split=dataset.split,
+        categories=dataset.categories,
+        image_nbytes=image_nbytes,
+        depth=meaning.info(grid=plan.grid),
+        generator={
+            "model": "imported",
+            "kind": meaning.kind,
+            "metres": meaning.metres,
+            "holes": list(meaning.holes),
+            "depth_files": plan.source.digest(),
+        },
+        unit=unit,
+        masks=masks,
     )
 
 

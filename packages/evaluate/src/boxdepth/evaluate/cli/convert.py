@@ -35,51 +35,56 @@ Examples:
 """
 
 
+Source = Annotated[
+    str, typer.Argument(help="Annotations or results with masks, or 'cityscapes-to-coco'.")
+]
+GtFine = Annotated[
+    Path | None,
+    typer.Argument(help="cityscapes-to-coco: gtFine/<split>.", parser=options.user_path),
+]
+CocoFile = Annotated[
+    Path | None,
+    typer.Argument(help="cityscapes-to-coco: the file to write.", parser=options.user_path),
+]
+To = Annotated[Target | None, typer.Option(help="Whose format.")]
+Folder = Annotated[Path | None, typer.Option(help="Folder to write.", parser=options.user_path)]
+ImageList = Annotated[
+    Path | None,
+    typer.Option(help="With results: the COCO file with their images.", parser=options.user_path),
+]
+As = Annotated[
+    Form | None, typer.Option("--as", help="Masks or polygons, where a format has both.")
+]
+PolicyOption = Annotated[
+    Policy | None, typer.Option(help="What becomes of holes and several parts in polygons.")
+]
+Tolerance = Annotated[
+    float, typer.Option(help="Pixels by which an outline may move; 0: every turn.")
+]
+Split = Annotated[
+    str | None, typer.Option(help="Of all images; else what file or folder names say.")
+]
+LeastScore = Annotated[float, typer.Option("--score-threshold", help="Leave out results below.")]
+Copy = Annotated[bool, typer.Option("--copy-images", help="Copy images instead of linking them.")]
+ImageUrl = Annotated[str, typer.Option(help="label-studio: what stands before file names.")]
+
+
 @app.command("convert", epilog=EXAMPLES)
 def convert_command(
-    source: Annotated[
-        str, typer.Argument(help="Annotations or results with masks, or 'cityscapes-to-coco'.")
-    ],
-    root: Annotated[
-        Path | None,
-        typer.Argument(help="cityscapes-to-coco: gtFine/<split>.", parser=options.user_path),
-    ] = None,
-    coco_file: Annotated[
-        Path | None,
-        typer.Argument(help="cityscapes-to-coco: the file to write.", parser=options.user_path),
-    ] = None,
-    to: Annotated[Target | None, typer.Option(help="Whose format.")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder to write.", parser=options.user_path)
-    ] = None,
-    annotations: Annotated[
-        Path | None,
-        typer.Option(
-            help="With results: the COCO file with their images.", parser=options.user_path
-        ),
-    ] = None,
+    source: Source,
+    root: GtFine = None,
+    coco_file: CocoFile = None,
+    to: To = None,
+    out: Folder = None,
+    annotations: ImageList = None,
     images: options.Images = None,
-    form: Annotated[
-        Form | None, typer.Option("--as", help="Masks or polygons, where a format has both.")
-    ] = None,
-    policy: Annotated[
-        Policy | None, typer.Option(help="What becomes of holes and several parts in polygons.")
-    ] = None,
-    tolerance: Annotated[
-        float, typer.Option(help="Pixels by which an outline may move; 0: every turn.")
-    ] = 0.5,
-    split: Annotated[
-        str | None, typer.Option(help="Of all images; else what file or folder names say.")
-    ] = None,
-    least_score: Annotated[
-        float, typer.Option("--score-threshold", help="Leave out results below.")
-    ] = 0.0,
-    copy_images: Annotated[
-        bool, typer.Option("--copy-images", help="Copy images instead of linking them.")
-    ] = False,
-    image_url: Annotated[
-        str, typer.Option(help="label-studio: what stands before file names.")
-    ] = Options().image_url,
+    form: As = None,
+    policy: PolicyOption = None,
+    tolerance: Tolerance = 0.5,
+    split: Split = None,
+    least_score: LeastScore = 0.0,
+    copy_images: Copy = False,
+    image_url: ImageUrl = Options().image_url,
     overwrite: options.Overwrite = False,
     as_json: options.AsJson = False,
 ) -> None:

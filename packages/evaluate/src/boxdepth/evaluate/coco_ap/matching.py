@@ -89,12 +89,16 @@ def match(truth: GroundTruth, predictions: Predictions, iou_type: IouType) -> Ma
 
 
 def greedy(
-    iou: Float64[np.ndarray, "d g"], crowd: Bool[np.ndarray, " g"]
+    iou: Float64[np.ndarray, "d g"], last: Bool[np.ndarray, " g"], *, used_up: bool = False
 ) -> Int64[np.ndarray, "t d"]:
-    """Object found by each detection at each threshold, -1 for none.
+    """Object found by each detection at each IoU threshold, -1 for none.
 
     Detections choose in order; each takes the object of highest IoU that is free (among equals the
-    last), and a crowd region, which is never used up, only if there is no such object.
+    last in order), and one of ``last`` only if there is no other.
+
+    Args:
+        last: COCO's crowd regions, which are never used up; what LVIS ignores.
+        used_up: those of ``last`` are taken once, too.
     """
     thresholds = np.minimum(IOU_THRESHOLDS, 1 - 1e-10)[:, None]
     chosen = np.full((len(IOU_THRESHOLDS), len(iou)), -1, dtype=np.int64)
@@ -102,11 +106,11 @@ def greedy(
     lines = np.arange(len(IOU_THRESHOLDS))
     for row in np.flatnonzero((iou >= thresholds[0, 0]).any(axis=1)).tolist():
         reached = (iou[row] >= thresholds) & free
-        worth = np.where(reached, iou[row] + np.where(crowd, 0.0, 2.0), -1.0)
+        worth = np.where(reached, iou[row] + np.where(last, 0.0, 2.0), -1.0)
         best = worth.shape[1] - 1 - np.argmax(worth[:, ::-1], axis=1)
         found = worth[lines, best] >= 0
         chosen[found, row] = best[found]
-        taken = found & ~crowd[best]
+        taken = found if used_up else found & ~last[best]
         free[lines[taken], best[taken]] = False
     return chosen
 

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float64, Int64
 
 from boxdepth.evaluate.coco_ap import IouType
 from boxdepth.evaluate.coco_ap.evaluation import cannot_compare
-from boxdepth.evaluate.coco_ap.matching import average_precisions, image_overlaps
+from boxdepth.evaluate.coco_ap.matching import average_precisions, greedy, image_overlaps
 from boxdepth.evaluate.coco_ap.protocol import AREA_RANGES, IOU_THRESHOLDS
 from boxdepth.evaluate.lvis_ap.federation import FREQUENCIES, Federation
 from boxdepth.evaluate.results import DataError, GroundTruth, Predictions
@@ -180,35 +180,13 @@ def _match_class(
         outside, not_mine = ((area < low) | (area > high) for area in areas)
         not_wanted = crowd | not_mine
         order = np.argsort(not_wanted, kind="stable")
-        place = assign(iou[:, order], not_wanted[order])
+        place = greedy(iou[:, order], not_wanted[order], used_up=True)
         hit = place >= 0
         aside = hit & np.append(not_wanted[order], False)[place]
         right[size] = hit & ~aside
         ignored[size] = aside | (~hit & (outside | (not exhaustive)))
         wanted[size] = (~not_wanted).sum()
     return _Matched(category=category, scores=scores, right=right, ignored=ignored, wanted=wanted)
-
-
-def assign(
-    iou: Float64[np.ndarray, "d g"], ignored: Bool[np.ndarray, " g"]
-) -> Int64[np.ndarray, "t d"]:
-    """Object found by each detection at each IoU threshold, -1 for none.
-
-    Detections in order take the free object of highest IoU (among equals the last) that counts,
-    and an ignored one only if there is none; both are then used up.
-    """
-    thresholds = np.minimum(IOU_THRESHOLDS, 1 - 1e-10)[:, None]
-    chosen = np.full((len(IOU_THRESHOLDS), len(iou)), -1, dtype=np.int64)
-    free = np.ones((len(IOU_THRESHOLDS), iou.shape[1]), dtype=bool)
-    lines = np.arange(len(IOU_THRESHOLDS))
-    for row in np.flatnonzero((iou >= thresholds[0, 0]).any(axis=1)).tolist():
-        reached = (iou[row] >= thresholds) & free
-        worth = np.where(reached, iou[row] + np.where(ignored, 0.0, 2.0), -1.0)
-        best = worth.shape[1] - 1 - np.argmax(worth[:, ::-1], axis=1)
-        found = worth[lines, best] >= 0
-        chosen[found, row] = best[found]
-        free[lines[found], best[found]] = False
-    return chosen
 
 
 def _score(found: list[_Matched], size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -96,12 +96,7 @@ def collect(
     gallery, notes = (
         draw_gallery(truth, predictions, errors, counts, images) if images else ({}, [])
     )
-    edges = _score_edges(predictions)
-    right, wrong = (
-        np.histogram(predictions.scores[chosen], bins=edges)[0].tolist()
-        for chosen in (errors.kind == -1, errors.kind >= 0)
-    )
-    real = np.bincount(truth.category_index[~truth.crowd], minlength=len(truth.category_ids))
+    edges, right, wrong = _score_histogram(predictions, errors)
     return ReportContent(
         title=title,
         predictions=predictions.source,
@@ -119,13 +114,25 @@ def collect(
         threshold=threshold,
         gallery=gallery,
         notes=(*coco.warnings, *notes),
-        class_counts=dict(zip(truth.category_names, real.tolist(), strict=True)),
+        class_counts=_class_counts(truth),
         version=version("boxdepth-evaluate"),
     )
 
 
-def _score_edges(predictions: Predictions) -> list[float]:
+def _score_histogram(
+    predictions: Predictions, errors: ErrorKinds
+) -> tuple[list[float], list[int], list[int]]:
+    """Edges of the bins; right and wrong detections in each."""
     scores = predictions.scores
     low, high = float(scores.min(initial=0.0)), float(scores.max(initial=1.0))
     edges: list[float] = np.linspace(low, max(high, low + 1e-9), BINS + 1).tolist()
-    return edges
+    right, wrong = (
+        np.histogram(scores[chosen], bins=edges)[0].tolist()
+        for chosen in (errors.kind == -1, errors.kind >= 0)
+    )
+    return edges, right, wrong
+
+
+def _class_counts(truth: GroundTruth) -> dict[str, int]:
+    real = np.bincount(truth.category_index[~truth.crowd], minlength=len(truth.category_ids))
+    return dict(zip(truth.category_names, real.tolist(), strict=True))

@@ -3,35 +3,13 @@
 import json
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from boxdepth.trainer.cli.conventions import (
-    App,
-    console,
-    interactive,
-    is_verbose,
-    logger,
-    say,
-    warn,
-)
-from boxdepth.trainer.errors import ConfigError
+from boxdepth.trainer.cli.conventions import App, console, interactive, say
 
-__all__ = [
-    "AsJson",
-    "Device",
-    "app",
-    "console",
-    "emit",
-    "interactive",
-    "is_verbose",
-    "logger",
-    "refuse_existing",
-    "say",
-    "warn",
-]
+__all__ = ["AsJson", "Device", "app", "console", "emit", "interactive", "say"]
 
 app = App(
     "trainer",
@@ -50,13 +28,3 @@ def emit(result: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps(result, allow_nan=False) + "\n")
         sys.stdout.flush()
-
-
-def refuse_existing(path: Path, *, overwrite: bool) -> None:
-    """Nothing is overwritten without being told to.
-
-    Raises:
-        ConfigError: the file is there.
-    """
-    if path.exists() and not overwrite:
-        raise ConfigError(f"{path} exists already; --overwrite replaces it")

@@ -1,9 +1,8 @@
 """`trainer fit auto`: the words around the choice of a recipe."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from boxdepth.trainer.cli.app import say
 from boxdepth.trainer.errors import ConfigError
@@ -14,93 +13,10 @@ if TYPE_CHECKING:
     from boxdepth.trainer.runs import Plan
     from boxdepth.trainer.runs.auto.probe import Probe
     from boxdepth.trainer.runs.auto.recipe import Recipe, Wishes
+    from boxdepth.trainer.runs.auto.sources import UserData
 
 AUTO = "auto"
 STORES = Path("stores")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Data:
-    """What the user has."""
-
-    train: Path | None
-    val: Path | None
-    images: Path | None
-    """Folder of the images, where `train` and `val` are JSON files."""
-    depth_model: str | None
-
-
-def prepare(data: Data) -> tuple[Path, Path | None]:
-    """The stores of a dataset; those that are missing are made, in sight.
-
-    Raises:
-        ConfigError: nothing that is known.
-        DepthgenFailedError: `depthgen run` did not end well.
-    """
-    from boxdepth.trainer.runs.auto.sources import Split, find_source, make_store
-
-    if data.train is None:
-        raise ConfigError(
-            "fit auto: nothing to learn from: give --train DATA, a store or what `depthgen run` "
-            "reads (a COCO JSON file, a YOLO, VOC or Roboflow folder)"
-        )
-    stores = []
-    wanted: list[tuple[Split, Path | None]] = [("train", data.train), ("val", data.val)]
-    sources = [
-        find_source(
-            path,
-            split=split,
-            images=data.images if path.is_file() else None,
-            stores=STORES,
-            model=data.depth_model,
-        )
-        for split, path in wanted
-        if path is not None
-    ]
-    for source in sources:
-        if source.command is not None:
-            say(f"$ {source.typed}", style="dim")
-        make_store(source)
-        stores.append(source.store)
-    return stores[0], stores[1] if len(stores) > 1 else None
-
-
-def wishes(settings: Sequence[str], *, minutes: float | None, batch: str | None) -> "Wishes":
-    """What the command line says over the choices.
-
-    Raises:
-        ConfigError: a batch that is no number.
-    """
-    from boxdepth.trainer.runs.auto.recipe import Wishes
-
-    if batch not in (None, AUTO) and not (str(batch).isdecimal() and int(str(batch)) > 0):
-        raise ConfigError(f"--batch {batch!r}: expected auto, or a number of images")
-    number = None if batch in (None, AUTO) else int(str(batch))
-    return Wishes(settings=tuple(settings), minutes=minutes, batch=number)
-
-
-def tile_settings(size: int | None, overlap: int) -> list[str]:
-    """What `--tile` and `--overlap` mean: a run predicts as it learnt."""
-    if size is None:
-        return []
-    return [
-        f"{section}.{name}={value}"
-        for section in ("data.augmentation", "inference")
-        for name, value in (("tile", size), ("overlap", overlap))
-    ]
-
-
-def refuse_ranks(world: int) -> None:
-    """One process chooses for all.
-
-    Raises:
-        ConfigError: there are several.
-    """
-    if world > 1:
-        raise ConfigError(
-            "fit auto chooses in one process: `trainer fit auto ... --dry-run --json` prints the "
-            "config; give it to torchrun with --config"
-        )
 
 
 def refuse_options(resume: bool, **given: object) -> None:
@@ -127,17 +43,27 @@ def fitted_to_memory(plan: "Plan", device: "torch.device") -> "Plan":
     return replace(plan, config=plan.config.changed(data=data))
 
 
-def choose(data: Data, *, device: "torch.device", wishes: "Wishes") -> "Recipe":
-    """The recipe for what the user has, said with its reasons."""
-    from boxdepth.trainer.runs.auto.recipe import make_recipe
+def choose(data: "UserData", wishes: "Wishes", device: "torch.device", *, world: int) -> "Recipe":
+    """The recipe for what the user has, said with its reasons.
 
-    train, val = prepare(data)
+    Raises:
+        ConfigError: there are several processes, and one chooses for all.
+    """
+    from boxdepth.trainer.runs.auto.recipe import make_recipe
+    from boxdepth.trainer.runs.auto.sources import stores_of
+
+    if world > 1:
+        raise ConfigError(
+            "fit auto chooses in one process: `trainer fit auto ... --dry-run --json` prints the "
+            "config; give it to torchrun with --config"
+        )
+    train, val = stores_of(data, STORES, on_command=lambda typed: say(f"$ {typed}", style="dim"))
     recipe = make_recipe(train, val, device=device, wishes=wishes)
-    introduce(recipe)
+    _introduce(recipe)
     return recipe
 
 
-def introduce(recipe: "Recipe") -> None:
+def _introduce(recipe: "Recipe") -> None:
     """Say what was chosen and why, what is wrong with the data, and how long it takes."""
     from boxdepth.trainer.cli.console import duration
 
@@ -159,18 +85,3 @@ def _say_memory(images: int, measured: "Probe", *, width: int = 0) -> None:
         f"{measured.peak_bytes / 2**30:.1f} of {measured.memory_bytes / 2**30:.1f} GiB and "
         f"{measured.seconds_per_step:.2g} s"
     )
-
-
-def described(recipe: "Recipe") -> dict[str, Any]:
-    """The choices for scripts."""
-    return {
-        "choices": [
-            {"what": reason.what, "value": reason.value, "why": reason.why}
-            for reason in recipe.reasons
-        ],
-        "findings": [{"kind": finding.kind, "text": finding.text} for finding in recipe.findings],
-        "seconds": round(recipe.seconds, 1),
-        "seconds_per_step": round(recipe.measured.seconds_per_step, 4),
-        "accumulate": recipe.measured.accumulate,
-        "missing_weights": recipe.missing_weights,
-    }

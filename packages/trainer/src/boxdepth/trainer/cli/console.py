@@ -109,14 +109,24 @@ def sparkline(values: Sequence[float], width: int) -> str:
 
 def closing_panel(rows: Mapping[str, str], *, title: str) -> Panel:
     """A run's end: what came out and where it lies."""
+    head = Text(title, style="bold")
+    return Panel(named_rows(rows), title=head, title_align="left", border_style="green", padding=1)
+
+
+def named_rows(rows: Mapping[str, str]) -> Table:
+    """A value a line, its name before it."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     for name, value in rows.items():
         table.add_row(Text(name), Text(value))
-    return Panel(
-        table, title=Text(title, style="bold"), title_align="left", border_style="green", padding=1
-    )
+    return table
+
+
+def percents(numbers: Mapping[str, float | None], titles: Mapping[str, str]) -> str:
+    """Those of the numbers that are there, by their titles."""
+    told = [(title, numbers.get(key)) for key, title in titles.items()]
+    return "  ".join(f"{title} {100 * ap:.1f}" for title, ap in told if ap is not None)
 
 
 def duration(seconds: float) -> str:

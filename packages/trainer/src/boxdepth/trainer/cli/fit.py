@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from boxdepth.trainer.cli import auto, options
 from boxdepth.trainer.cli.app import AsJson, Device, app, console, emit, interactive, say
-from boxdepth.trainer.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
 
     from boxdepth.trainer.config import RunConfig
-    from boxdepth.trainer.runs import Fitted, Plan, Start
+    from boxdepth.trainer.engine.distributed import World
+    from boxdepth.trainer.runs import Fitted, Plan
 
 EXAMPLES = """
 Examples:
@@ -29,6 +29,8 @@ Examples:
 
   torchrun --nproc-per-node 8 -m boxdepth.trainer.cli fit coco_r50_1x
 """
+
+APS = {"ap": "AP", "ap50": "AP50", "ap75": "AP75"}
 
 
 @app.command(epilog=EXAMPLES)
@@ -58,44 +60,61 @@ def fit(
     as_json: AsJson = False,
 ) -> None:
     """Train from boxes and pseudo-depth; predicts and scores on the val store at the end."""
+    from boxdepth.trainer.runs.settings import tile_settings
     from boxdepth.trainer.runs.start import Start
 
     start = Start(resumes=resume, weights=init, forked=fork, overwrites=overwrite)
-    flags = {
-        "data.train": train, "data.val": val, "data.val_annotations": val_annotations,
-        "precision": precision, "seed": seed,
-    }  # fmt: skip
-    settings = [*(settings or []), *auto.tile_settings(tile, overlap)]
+    flags = {"data.val_annotations": val_annotations, "precision": precision, "seed": seed}
+    settings = [*(settings or []), *tile_settings(tile, overlap)]
     automatic = preset == auto.AUTO and not resume
     if not automatic:
         auto.refuse_options(resume, images=images, depth_model=depth_model, minutes=minutes)
-        size = {"data.batch_size": None if batch == auto.AUTO else batch}
-        run = _with_flags(_chosen(preset, config, out, start), settings, {**flags, **size})
+        size = None if batch == auto.AUTO else batch
+        flags |= {"data.train": train, "data.val": val, "data.batch_size": size}
+        run = _with_flags(_chosen(preset, config, out, resume=resume), settings, flags)
     # What was mistyped has been said by now, before torch is loaded.
-    from boxdepth.trainer.engine.device import choose_device
-    from boxdepth.trainer.engine.distributed import world_from_environment
     from boxdepth.trainer.runs import plan_run
 
-    world = world_from_environment()
-    console.quiet = console.quiet or not world.is_main
-    target = choose_device(device, local_rank=world.local_rank)
+    world, target = _machine(device)
     recipe = None
     if automatic:
-        auto.refuse_ranks(world.size)
-        data = auto.Data(train=train, val=val, images=images, depth_model=depth_model)
-        wishes = auto.wishes(settings, minutes=minutes, batch=batch)
-        recipe = auto.choose(data, device=target, wishes=wishes)
-        run = _with_flags(recipe.config, [], {**flags, "data.train": None, "data.val": None})
+        from boxdepth.trainer.runs.auto.recipe import Wishes
+        from boxdepth.trainer.runs.auto.sources import UserData
+
+        data = UserData(train=train, val=val, images=images, depth_model=depth_model)
+        wishes = Wishes.typed(settings, minutes=minutes, batch=batch)
+        recipe = auto.choose(data, wishes, target, world=world.size)
+        run = _with_flags(recipe.config, [], flags)
     plan = plan_run(
         run, out=out, start=start, max_iterations=max_iterations, val_may_be_absent=val is None
     )
     if batch == auto.AUTO and recipe is None and not resume:
         plan = auto.fitted_to_memory(plan, target)
     if dry_run:
-        more = {} if recipe is None else auto.described(recipe)
-        emit(_describe(plan) | more, as_json=as_json)
+        emit(_describe(plan) | (recipe.to_json() if recipe else {}), as_json=as_json)
     else:
         _go(plan, target, silent=not world.is_main, as_json=as_json)
+
+
+def _machine(device: str) -> "tuple[World, torch.device]":
+    """The ranks, of which the first alone speaks, and this one's device."""
+    from boxdepth.trainer.engine.device import choose_device
+    from boxdepth.trainer.engine.distributed import world_from_environment
+
+    world = world_from_environment()
+    console.quiet = console.quiet or not world.is_main
+    return world, choose_device(device, local_rank=world.local_rank)
+
+
+def _chosen(
+    preset: str | None, file: Path | None, out: Path | None, *, resume: bool
+) -> "RunConfig":
+    """A preset, a file, or the settings of the run that is to be resumed."""
+    from boxdepth.trainer.runs.settings import chosen_config
+
+    if preset == auto.AUTO:
+        preset, out = None, out or Path("runs") / auto.AUTO
+    return chosen_config(preset, file, resumed=out if resume else None)
 
 
 def _go(plan: "Plan", device: "torch.device", *, silent: bool, as_json: bool) -> None:
@@ -103,25 +122,7 @@ def _go(plan: "Plan", device: "torch.device", *, silent: bool, as_json: bool) ->
     fitted = _train(plan, device, silent=silent)
     if not silent:
         _conclude(plan, fitted)
-        emit(_result(plan, fitted), as_json=as_json)
-
-
-def _chosen(preset: str | None, file: Path | None, out: Path | None, start: "Start") -> "RunConfig":
-    """A preset, a file, or the settings of the run that is to be resumed."""
-    from boxdepth.trainer.config import presets
-    from boxdepth.trainer.config.overrides import choose_preset, load_config
-    from boxdepth.trainer.runs.start import CONFIG
-
-    if preset == auto.AUTO:
-        preset, out = None, out or Path("runs") / auto.AUTO
-    if preset is not None and file is not None:
-        raise ConfigError("give a preset or --config, not both")
-    if file is not None:
-        return load_config(file)
-    saved = None if out is None else out / CONFIG
-    if start.resumes and preset is None and saved is not None and saved.is_file():
-        return load_config(saved)
-    return choose_preset(presets.PRESETS, preset or "coco_r50_1x")
+        emit(fitted.to_json(), as_json=as_json)
 
 
 def _with_flags(
@@ -147,19 +148,11 @@ def _introduce(plan: "Plan", device: "torch.device") -> None:
     from boxdepth.trainer.build import base_learning_rate
 
     config, census = plan.config, plan.train.census
-    left_out = [
-        f"{count} {what}"
-        for count, what in (
-            (census.boxes_crowd, "crowd boxes"),
-            (census.boxes_empty, "boxes without area"),
-            (census.images - census.images_used, "images without a box"),
-        )
-        if count
-    ]
+    left_out = ", ".join(census.left_out)
     say(f"{config.name}: {_iterations(plan)} on {device}, into {plan.folder}", style="bold")
     say(
         f"  learns from {census.boxes_used} boxes on {census.images_used} images of "
-        f"{plan.train.store.path}" + (f" (left out: {', '.join(left_out)})" if left_out else "")
+        f"{plan.train.store.path}" + (f" (left out: {left_out})" if left_out else "")
     )
     if census.images_without_depth:
         say(f"  {census.images_without_depth} images have no usable depth: boxes and colour only")
@@ -179,7 +172,7 @@ def _iterations(plan: "Plan") -> str:
 
 
 def _conclude(plan: "Plan", fitted: "Fitted") -> None:
-    from boxdepth.trainer.cli.console import closing_panel, duration
+    from boxdepth.trainer.cli.console import closing_panel, duration, percents
 
     rows = {
         "iterations": f"{fitted.iterations} in {duration(fitted.seconds)}",
@@ -187,7 +180,7 @@ def _conclude(plan: "Plan", fitted: "Fitted") -> None:
     }
     for kind, title in (("segm", "mask AP"), ("bbox", "box AP")):
         if kind in (fitted.scores or {}):
-            rows[title] = _percents((fitted.scores or {})[kind])
+            rows[title] = percents((fitted.scores or {})[kind], APS)
     if fitted.skipped:
         rows["skipped"] = f"{fitted.skipped} steps without a finite update"
     rows["run folder"] = str(plan.folder)
@@ -197,26 +190,6 @@ def _conclude(plan: "Plan", fitted: "Fitted") -> None:
         "--out predictions.json --overlay overlays"
     )
     console.print(closing_panel(rows, title=f"{plan.config.name} is trained"))
-
-
-def _result(plan: "Plan", fitted: "Fitted") -> dict[str, Any]:
-    scores = fitted.scores or {}
-    ap = {kind: {k: v for k, v in s.items() if k != "per_class"} for kind, s in scores.items()}
-    return {
-        "run": str(plan.folder),
-        "iterations": fitted.iterations,
-        "images_seen": fitted.iterations * plan.config.data.batch_size,
-        "seconds": round(fitted.seconds, 3),
-        "losses": fitted.losses,
-        "ap": ap or None,
-    }
-
-
-def _percents(numbers: dict[str, Any]) -> str:
-    named = (("AP", "ap"), ("AP50", "ap50"), ("AP75", "ap75"))
-    return "  ".join(
-        f"{name} {100 * numbers[key]:.1f}" for name, key in named if numbers.get(key) is not None
-    )
 
 
 def _describe(plan: "Plan") -> dict[str, Any]:
@@ -234,13 +207,4 @@ def _describe(plan: "Plan") -> dict[str, Any]:
     kept, millions = cost.checkpoint_bytes * (config.checkpoints.keep + 1), cost.parameters / 1e6
     say(f"  writes  up to {kept / 1e6:.0f} MB of checkpoints ({millions:.1f} M weights)")
     say("  nothing was written")
-    return {
-        "run": str(plan.folder),
-        "iterations": plan.stop_at,
-        "train": str(data.train),
-        "val": str(data.val) if data.val else None,
-        "images": len(plan.train),
-        "parameters": cost.parameters,
-        "checkpoint_bytes": cost.checkpoint_bytes,
-        "config": config.model_dump(mode="json"),
-    }
+    return cost.to_json(plan)

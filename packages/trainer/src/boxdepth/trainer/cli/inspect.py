@@ -1,7 +1,6 @@
 """`trainer presets`, `schema`, `check-data`, `summary`: looking before and after."""
 
 import json
-import statistics
 import sys
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,8 @@ from boxdepth.trainer.cli.app import AsJson, app, console, emit, say
 if TYPE_CHECKING:
     from boxdepth.trainer.runs.data_check import DataCheck
     from boxdepth.trainer.runs.summary import RunSummary
+
+APS = {"segm_ap": "mask AP", "segm_ap50": "AP50", "bbox_ap": "box AP", "bbox_ap50": "AP50"}
 
 
 @app.command()
@@ -63,6 +64,8 @@ def check_data(
 
 
 def _show_data(checked: "DataCheck") -> None:
+    from boxdepth.trainer.cli.console import named_rows
+
     heights, widths = checked.store.image_sizes.T
     attributes, census = checked.store.attributes, checked.training_set.census
     landscape = float((widths > heights).mean())
@@ -77,12 +80,7 @@ def _show_data(checked: "DataCheck") -> None:
         "masks": "yes" if attributes.masks else "no (boxes only)",
         "decoded": f"{checked.decoded} images, {len(checked.problems)} with problems",
     }
-    table = Table(box=None, show_header=False, padding=(0, 2))
-    table.add_column(style="dim")
-    table.add_column(overflow="fold")
-    for name, value in rows.items():
-        table.add_row(Text(name), Text(value))
-    console.print(table)
+    console.print(named_rows(rows))
     counts = sorted(checked.boxes_per_category.items(), key=lambda item: -item[1])
     shown = "  ".join(f"{name} {count}" for name, count in counts[:12])
     more = len(counts) - 12
@@ -95,7 +93,7 @@ def _show_data(checked: "DataCheck") -> None:
 @app.command()
 def summary(run: options.RunFolder, as_json: AsJson = False) -> None:
     """Losses, health and AP of a run, as text."""
-    from boxdepth.trainer.cli.console import sparkline
+    from boxdepth.trainer.cli.console import percents, sparkline
     from boxdepth.trainer.runs.summary import summarise
 
     found = summarise(run)
@@ -112,7 +110,7 @@ def summary(run: options.RunFolder, as_json: AsJson = False) -> None:
     for complaint in found.complaints:
         say(f"  {complaint}", style="yellow")
     for row in found.evaluations:
-        say(f"iteration {row['iteration']}: " + _aps(row["val"]))
+        say(f"iteration {row['iteration']}: " + percents(row["val"], APS))
     for note in found.notes:
         say(f"  {note}", style="yellow")
     emit(found.to_json(), as_json=as_json)
@@ -120,29 +118,14 @@ def summary(run: options.RunFolder, as_json: AsJson = False) -> None:
 
 def _show_health(found: "RunSummary") -> None:
     from boxdepth.trainer.cli.console import sparkline
-    from boxdepth.trainer.engine.monitors import MATCHING_SCORE
 
-    speeds = [row["images_per_second"] for row in found.reports if row.get("images_per_second")]
-    monitors = {k: v for k, v in found.monitors.items() if v is not None}
-    histogram = [v for k, v in monitors.items() if k.startswith(MATCHING_SCORE)]
-    shown = "  ".join(
-        f"{k} {v:.3g}" for k, v in monitors.items() if not k.startswith(MATCHING_SCORE)
-    )
-    skipped = found.reports[-1].get("skipped_steps") or 0
-    say(f"  health: {shown}  skipped steps {skipped:.0f}")
-    if histogram:
-        say(f"  matching scores from 0 to 1: {sparkline(histogram, len(histogram))}")
-    if speeds:
-        say(f"  speed: {statistics.median(speeds):.1f} images/s (median)")
-
-
-def _aps(numbers: dict[str, float | None]) -> str:
-    titles = {"segm_ap": "mask AP", "segm_ap50": "AP50", "bbox_ap": "box AP", "bbox_ap50": "AP50"}
-    return "  ".join(
-        f"{title} {100 * value:.1f}"
-        for key, title in titles.items()
-        if (value := numbers.get(key)) is not None
-    )
+    shown = "  ".join(f"{name} {value:.3g}" for name, value in found.health.items())
+    say(f"  health: {shown}  skipped steps {found.reports[-1].get('skipped_steps') or 0:.0f}")
+    if found.matching_scores:
+        histogram = sparkline(found.matching_scores, len(found.matching_scores))
+        say(f"  matching scores from 0 to 1: {histogram}")
+    if found.speed is not None:
+        say(f"  speed: {found.speed:.1f} images/s (median)")
 
 
 def _table(*columns: str) -> Table:

@@ -6,8 +6,6 @@ from typing import Annotated, Any
 
 import typer
 
-from boxdepth.trainer.errors import ConfigError
-
 WHAT, DATA, FOLDER, MACHINE = "What to train", "Data", "Run folder", "Machine"
 
 
@@ -20,8 +18,14 @@ def expanded(text: str | Path) -> Path:
         return path
 
 
-def _option(text: str, panel: str | None = None, default: bool | str = True) -> Any:
+def _path(text: str, panel: str | None = None, default: bool | str = True) -> Any:
     return typer.Option(help=text, parser=expanded, rich_help_panel=panel, show_default=default)
+
+
+def _option(
+    text: str | None, panel: str | None, *names: str, default: bool | str = True, **limits: Any
+) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel=panel, show_default=default, **limits)
 
 
 class OnBad(StrEnum):
@@ -42,60 +46,37 @@ Preset = Annotated[
     str | None,
     typer.Argument(help="A named run (`trainer presets` lists them).", show_default="coco_r50_1x"),
 ]
-ConfigFile = Annotated[Path | None, _option("Settings from a JSON or YAML file instead.", WHAT)]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="path.to.field=value; repeatable.", rich_help_panel=WHAT),
-]
+ConfigFile = Annotated[Path | None, _path("Settings from a JSON or YAML file instead.", WHAT)]
+Settings = Annotated[list[str] | None, _option("path.to.field=value; repeatable.", WHAT, "--set")]
 Init = Annotated[
     Path | None,
-    _option("Start from the weights of a run, checkpoint or AdelaiDet file.", WHAT),
+    _path("Start from the weights of a run, checkpoint or AdelaiDet file.", WHAT),
 ]
 Fork = Annotated[
     Path | None,
-    _option("Go on where another run stands, with other settings, in a new folder.", WHAT),
+    _path("Go on where another run stands, with other settings, in a new folder.", WHAT),
 ]
 Train = Annotated[
-    Path | None, _option("Store to learn from; with auto: whatever `depthgen run` reads.", DATA)
+    Path | None, _path("Store to learn from; with auto: whatever `depthgen run` reads.", DATA)
 ]
-Val = Annotated[Path | None, _option("Store to predict on at the end.", DATA)]
+Val = Annotated[Path | None, _path("Store to predict on at the end.", DATA)]
 ValAnnotations = Annotated[
-    Path | None, _option("COCO annotations of the val images, to score with.", DATA)
+    Path | None, _path("COCO annotations of the val images, to score with.", DATA)
 ]
-Out = Annotated[Path | None, _option("Run folder.", FOLDER, "runs/<preset>")]
-MaxIterations = Annotated[
-    int | None, typer.Option(min=1, help="Stop here; --resume goes on.", rich_help_panel=FOLDER)
-]
-Resume = Annotated[
-    bool,
-    typer.Option("--resume", help="Go on from the newest checkpoint.", rich_help_panel=FOLDER),
-]
-OverwriteRun = Annotated[
-    bool, typer.Option("--overwrite", help="Replace an earlier run.", rich_help_panel=FOLDER)
-]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Say what would be done.", rich_help_panel=FOLDER)
-]
-TrainImages = Annotated[
-    Path | None, _option("With auto: folder of the images of a JSON file.", DATA)
-]
-DepthModel = Annotated[
-    str | None,
-    typer.Option(help="With auto: depth model.", show_default="depthgen's", rich_help_panel=DATA),
-]
-Minutes = Annotated[
-    float | None,
-    typer.Option(min=0.1, help="With auto: how long it may train.", rich_help_panel=FOLDER),
-]
+Out = Annotated[Path | None, _path("Run folder.", FOLDER, "runs/<preset>")]
+MaxIterations = Annotated[int | None, _option("Stop here; --resume goes on.", FOLDER, min=1)]
+Resume = Annotated[bool, _option("Go on from the newest checkpoint.", FOLDER, "--resume")]
+OverwriteRun = Annotated[bool, _option("Replace an earlier run.", FOLDER, "--overwrite")]
+DryRun = Annotated[bool, _option("Say what would be done.", FOLDER, "--dry-run")]
+TrainImages = Annotated[Path | None, _path("With auto: folder of the images of a JSON file.", DATA)]
+DepthModel = Annotated[str | None, _option("With auto: depth model.", DATA, default="depthgen's")]
+Minutes = Annotated[float | None, _option("With auto: how long it may train.", FOLDER, min=0.1)]
 Batch = Annotated[
     str | None,
-    typer.Option(
-        help="Images a step, or auto: divided into passes that fit, by a real step.",
-        rich_help_panel=MACHINE,
-    ),
+    _option("Images a step, or auto: divided into passes that fit, by a real step.", MACHINE),
 ]
-Precision = Annotated[str | None, typer.Option(help="fp32, bf16 or fp16.", rich_help_panel=MACHINE)]
-Seed = Annotated[int | None, typer.Option(min=0, rich_help_panel=MACHINE)]
+Precision = Annotated[str | None, _option("fp32, bf16 or fp16.", MACHINE)]
+Seed = Annotated[int | None, _option(None, MACHINE, min=0)]
 
 Run = Annotated[Path, typer.Argument(help="A run folder or a checkpoint.", parser=expanded)]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder.", parser=expanded)]
@@ -103,26 +84,22 @@ Images = Annotated[
     list[Path] | None,
     typer.Argument(help="Images, or folders of them.", show_default=False, parser=expanded),
 ]
-Store = Annotated[Path | None, _option("Predict on all images of a store.")]
-Results = Annotated[Path, _option("COCO results file; OUT.images.json beside it lists the images.")]
-Overlay = Annotated[Path | None, _option("Folder for pictures of the predictions.")]
+Store = Annotated[Path | None, _path("Predict on all images of a store.")]
+Results = Annotated[Path, _path("COCO results file; OUT.images.json beside it lists the images.")]
+Overlay = Annotated[Path | None, _path("Folder for pictures of the predictions.")]
 OverlayThreshold = Annotated[
     float | None,
-    typer.Option(
-        min=0, max=1, help="Least score of what is drawn.", show_default="0.3; 0 with --boxes"
-    ),
+    _option("Least score of what is drawn.", None, default="0.3; 0 with --boxes", min=0, max=1),
 ]
 Weights = Annotated[
-    WeightsOption | None,
-    typer.Option(help="Whose weights.", show_default="teacher, if there is one"),
+    WeightsOption | None, _option("Whose weights.", None, default="teacher, if there is one")
 ]
 ScoreThreshold = Annotated[
-    float | None,
-    typer.Option(min=0, max=1, help="Least final score.", show_default="the run's own"),
+    float | None, _option("Least final score.", None, default="the run's own", min=0, max=1)
 ]
 Boxes = Annotated[
     Path | None,
-    _option(
+    _path(
         "COCO boxes: one mask for each, instead of detections. `store`: those of --store, else "
         "those that the run learnt from."
     ),
@@ -130,29 +107,27 @@ Boxes = Annotated[
 Crop = Annotated[bool, typer.Option(help="With --boxes: cut each mask at its box.")]
 Tile = Annotated[
     int | None,
-    typer.Option(
+    _option(
+        "Look at larger images in tiles of so many pixels a side; 0: as a whole.",
+        None,
+        default="as the run was trained",
         min=0,
-        help="Look at larger images in tiles of so many pixels a side; 0: as a whole.",
-        show_default="as the run was trained",
     ),
 ]
 Overlap = Annotated[int, typer.Option(min=0, help="With --tile: pixels that neighbours share.")]
 TrainTile = Annotated[
     int | None,
-    typer.Option(
+    _option(
+        "Learn (and predict) in tiles of so many pixels a side.",
+        DATA,
+        default="whole images; with auto: where boxes are too small for that",
         min=64,
-        help="Learn (and predict) in tiles of so many pixels a side.",
-        show_default="whole images; with auto: where boxes are too small for that",
-        rich_help_panel=DATA,
     ),
 ]
-TrainOverlap = Annotated[
-    int,
-    typer.Option(min=0, help="With --tile: pixels that neighbours share.", rich_help_panel=DATA),
-]
+TrainOverlap = Annotated[int, _option("With --tile: pixels that neighbours share.", DATA, min=0)]
 MaxDetections = Annotated[
     int | None,
-    typer.Option(min=1, help="Most detections an image (a tile).", show_default="the run's own"),
+    _option("Most detections an image (a tile).", None, default="the run's own", min=1),
 ]
 OnBadOption = Annotated[
     OnBad,
@@ -167,37 +142,10 @@ StoreToCheck = Annotated[
     Path, typer.Argument(help="A store made by `depthgen run`.", parser=expanded)
 ]
 Deep = Annotated[bool, typer.Option("--deep", help="Decode every image, not a few.")]
-Preview = Annotated[Path | None, _option("Folder for pictures of the pairs that the losses trust.")]
+Preview = Annotated[Path | None, _path("Folder for pictures of the pairs that the losses trust.")]
 Count = Annotated[int, typer.Option(min=1, help="How many pictures.")]
 ForeignWeights = Annotated[
     Path, typer.Argument(help="AdelaiDet, detectron2, torchvision or timm file.", parser=expanded)
 ]
 WeightsOut = Annotated[Path, typer.Argument(help="Safetensors file to write.", parser=expanded)]
 MeantFor = Annotated[str, typer.Option(help="The run whose network the weights are meant for.")]
-
-
-def refuse_unwritable(path: Path, *, overwrite: bool) -> None:
-    """Notice before the work, not after it, that a result can't be written.
-
-    Raises:
-        ConfigError: the file is there already, is a folder, or lies below a file.
-    """
-    if path.is_dir():
-        raise ConfigError(f"{path}: is a folder, expected the name of a file to write")
-    if path.exists() and not overwrite:
-        raise ConfigError(f"{path} exists already; --overwrite replaces it")
-    make_folder(path.parent)
-
-
-def make_folder(path: Path) -> None:
-    """A folder, with those above it.
-
-    Raises:
-        ConfigError: there is a file of that name, or in the way to it.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise ConfigError(
-            f"{path}: can't be a folder, for {error.filename or path} is a file or below one"
-        ) from error

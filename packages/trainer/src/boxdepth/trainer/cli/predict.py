@@ -58,6 +58,7 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Predict masks, as COCO results at the original size."""
+    from boxdepth.trainer.engine.run_folder import require_writable
     from boxdepth.trainer.predict.job import images_file
     from boxdepth.trainer.predict.predictor import load_predictor
     from boxdepth.trainer.predict.task import task_on
@@ -65,9 +66,9 @@ def predict(
     if boxes == STORED and store is None and not images:
         store = _trained_on(run)
     source = _source(store, images or [])
-    options.refuse_unwritable(out, overwrite=overwrite)
+    require_writable(out, overwrite=overwrite)
     # The list of images belongs to the results: it is replaced with them, and where they are gone.
-    options.refuse_unwritable(images_file(out), overwrite=True)
+    require_writable(images_file(out), overwrite=True)
     predictor = load_predictor(
         run,
         device=device,
@@ -88,18 +89,8 @@ def predict(
     outcome = _predict(predictor, task, overlays)
     limit = predictor.spec.settings.max_detections
     _write(out, outcome, categories, overlay, limit=limit)
-    emit(
-        {
-            "predictions": str(out),
-            "images": len(outcome.images),
-            "instances": len(outcome.results),
-            "weights": predictor.model.which,
-            "overlays": str(overlay) if overlay else None,
-            "cut": outcome.cut,
-            "left_out": [*(name for name, _ in outcome.bad), *outcome.unfinished],
-        },
-        as_json=as_json,
-    )
+    where = {"predictions": str(out), "overlays": str(overlay) if overlay else None}
+    emit({**where, "weights": predictor.model.which, **outcome.to_json()}, as_json=as_json)
     outcome.check(out, skip_bad=on_bad is options.OnBad.skip)
     if outcome.bad:
         say(PicturesError(outcome.bad, kept=str(out)), style="yellow")
@@ -128,10 +119,8 @@ def _trained_on(run: Path) -> Path:
 def _tiling(size: int | None, overlap: int) -> "Tiling | None":
     from boxdepth.trainer.geometry.tiles import Tiling
 
-    if not size:
-        return None
     try:
-        return Tiling(size=size, overlap=overlap)
+        return Tiling(size=size, overlap=overlap) if size else None
     except ValueError as error:
         raise ConfigError(f"--tile, --overlap: {error}") from error
 
@@ -149,26 +138,19 @@ def _overlays(folder: Path | None, min_score: float | None, *, default: float) -
 
     if folder is None:
         return None
-    options.make_folder(folder)
     return Overlays(folder=folder, min_score=default if min_score is None else min_score)
 
 
 def _predict(predictor: "Predictor", task: "Task", overlays: "Overlays | None") -> "Outcome":
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich import progress as rich
 
     from boxdepth.trainer.predict.job import predict_task
 
-    with Progress(
-        TextColumn("{task.description}", markup=False),  # names of files and classes are text
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
+    with rich.Progress(
+        rich.TextColumn("{task.description}", markup=False),  # names of files and classes are text
+        rich.BarColumn(),
+        rich.TaskProgressColumn(),
+        rich.TimeRemainingColumn(),
         console=console,
         disable=not interactive(),
         transient=True,
@@ -188,7 +170,6 @@ def _write(
     *,
     limit: int,
 ) -> None:
-    from boxdepth.trainer.data.categories import listed
     from boxdepth.trainer.predict.job import write_outcome
 
     if outcome.images:
@@ -199,12 +180,7 @@ def _write(
     if outcome.cut:
         say(f"  {outcome.cut_note(limit)}", style="yellow")
     if outcome.turned:
-        say(
-            f"  {len(outcome.turned)} pictures have an EXIF orientation, which is ignored: masks "
-            f"lie on the pixels as they are stored ({listed(outcome.turned)}); to turn the pixels: "
-            "exiftran -ai FILE",
-            style="yellow",
-        )
+        say(f"  {outcome.turned_note()}", style="yellow")
 
 
 def load_model(path: Path, device: "torch.device", *, weights: "Which | None" = None) -> "Model":

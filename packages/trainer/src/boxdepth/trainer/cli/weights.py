@@ -22,28 +22,16 @@ def import_weights(
     as_json: AsJson = False,
 ) -> None:
     """Check weights against our network, every tensor of them, without running their code."""
-    from safetensors.torch import save
-
     from boxdepth.trainer.build import import_weights as read_foreign
-    from boxdepth.trainer.config import presets
-    from boxdepth.trainer.config.overrides import apply_overrides, choose_preset
-    from boxdepth.trainer.engine.checkpoint import write_atomically
+    from boxdepth.trainer.config.overrides import apply_overrides
+    from boxdepth.trainer.engine.run_folder import require_writable
+    from boxdepth.trainer.runs.settings import chosen_config
 
-    options.refuse_unwritable(out, overwrite=overwrite)
-    run = apply_overrides(choose_preset(presets.PRESETS, preset), settings or [])
+    require_writable(out, overwrite=overwrite)
+    run = apply_overrides(chosen_config(preset), settings or [])
     found = read_foreign(file, run.model)
-    write_atomically(out, save({k: v.contiguous() for k, v in found.tensors.items()}))
+    found.save(out)
     use = "--init" if found.kind == "model" else "--set model.backbone.weights"
     say(str(found.report))
     say(f"{len(found.tensors)} tensors written to {out}; start from them with {use}={out}")
-    emit(
-        {
-            "out": str(out),
-            "kind": found.kind,
-            "tensors": len(found.tensors),
-            "loaded": len(found.report.loaded),
-            "not_used": list(found.report.not_used),
-            "started_anew": list(found.report.started_anew),
-        },
-        as_json=as_json,
-    )
+    emit({"out": str(out), **found.to_json()}, as_json=as_json)

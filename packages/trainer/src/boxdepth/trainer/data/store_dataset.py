@@ -56,6 +56,16 @@ class Census:
         """The counts by name."""
         return asdict(self)
 
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """What is not learnt from, in words."""
+        counts = (
+            (self.boxes_crowd, "crowd boxes"),
+            (self.boxes_empty, "boxes without area"),
+            (self.images - self.images_used, "images without a box"),
+        )
+        return tuple(f"{count} {what}" for count, what in counts if count)
+
 
 @final
 class TrainingSet:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from boxdepth.trainer.engine.checkpoint import write_atomically
-from boxdepth.trainer.errors import BusyError, RunFileError
+from boxdepth.trainer.errors import BusyError, ConfigError, RunFileError
 
 PATIENCE_SECONDS = 10.0
 """A killed run's children may hold its lock for a moment."""
@@ -76,3 +76,30 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise RunFileError(f"{path}: expected a JSON object, found {type(found).__name__}")
     return found
+
+
+def require_writable(path: Path, *, overwrite: bool) -> None:
+    """Notice before the work, not after it, that a result can't be written.
+
+    Raises:
+        ConfigError: the file is there already, is a folder, or lies below a file.
+    """
+    if path.is_dir():
+        raise ConfigError(f"{path}: is a folder, expected the name of a file to write")
+    if path.exists() and not overwrite:
+        raise ConfigError(f"{path} exists already; --overwrite replaces it")
+    make_folder(path.parent)
+
+
+def make_folder(path: Path) -> None:
+    """A folder, with those above it.
+
+    Raises:
+        ConfigError: there is a file of that name, or in the way to it.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ConfigError(
+            f"{path}: can't be a folder, for {error.filename or path} is a file or below one"
+        ) from error

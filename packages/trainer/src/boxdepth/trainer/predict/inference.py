@@ -18,7 +18,7 @@ from boxdepth.trainer.geometry.grid import equally_padded, padded_size
 from boxdepth.trainer.model.detections import detect, detect_in_boxes
 from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec
 from boxdepth.trainer.model.rules import Inference
-from boxdepth.trainer.predict.masks import predict_masks
+from boxdepth.trainer.predict.masks import Finish, predict_masks
 from boxdepth.trainer.predict.results import Instances
 from boxdepth.trainer.structures import DenseOutputs, Detections
 
@@ -118,11 +118,12 @@ def _predict_at_once(
         outputs,
         _detections(outputs, given, geometries, spec),
         spec.mask_head,
+        Finish(
+            settings=spec.settings,
+            crop=spec.crop_to_given and any(boxes is not None for boxes in given),
+            drop_empty_boxes=all(boxes is None for boxes in given),
+        ),
         original_sizes=[geometry.old_size for geometry in geometries],
-        mask_threshold=spec.settings.mask_threshold,
-        rescore=spec.settings.rescore,
-        crop=spec.crop_to_given and any(boxes is not None for boxes in given),
-        drop_empty_boxes=all(boxes is None for boxes in given),
         images=images if spec.quality else None,
     )
 

@@ -15,6 +15,7 @@ from boxdepth.depthgen.store import Category, DataError
 from boxdepth.trainer.data.categories import listed
 from boxdepth.trainer.data.pictures import PictureFile
 from boxdepth.trainer.engine.checkpoint import write_atomically
+from boxdepth.trainer.engine.run_folder import make_folder
 from boxdepth.trainer.engine.signals import StopFlag, stop_flag
 from boxdepth.trainer.errors import PicturesError, PredictionStoppedError
 from boxdepth.trainer.predict.inference import Picture
@@ -26,11 +27,18 @@ from boxdepth.trainer.predict.task import Task
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overlays:
-    """Pictures of the predictions."""
+    """Pictures of the predictions, in a folder that is made at once.
+
+    Raises:
+        ConfigError: the folder is a file, or below one.
+    """
 
     folder: Path
     min_score: float
     """Least score of what is drawn."""
+
+    def __post_init__(self) -> None:
+        make_folder(self.folder)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,6 +65,14 @@ class Outcome:
     """Pictures that a signal came before."""
     signal: int | None = None
 
+    def turned_note(self) -> str:
+        """What to say of the pictures with an EXIF orientation."""
+        return (
+            f"{len(self.turned)} pictures have an EXIF orientation, which is ignored: masks lie on "
+            f"the pixels as they are stored ({listed(self.turned)}); to turn the pixels: exiftran "
+            "-ai FILE"
+        )
+
     def cut_note(self, limit: int) -> str:
         """What to say of the pictures on which more was found than the limit lets through."""
         return (
@@ -65,6 +81,15 @@ class Outcome:
             f"({listed(self.cut)}): --max-detections {2 * limit} keeps more, a higher "
             "--score-threshold wants fewer"
         )
+
+    def to_json(self) -> dict[str, Any]:
+        """Numbers, and the names of pictures that a person should look at."""
+        return {
+            "images": len(self.images),
+            "instances": len(self.results),
+            "cut": self.cut,
+            "left_out": [*(name for name, _ in self.bad), *self.unfinished],
+        }
 
     def check(self, kept: Path, *, skip_bad: bool = False) -> None:
         """Whether all that was asked for is there.

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from boxdepth.trainer.geometry.boxes import clip_boxes, rescale_boxes
 from boxdepth.trainer.geometry.resize import LinearResize, mask_to_image
 from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec, mask_probabilities
+from boxdepth.trainer.model.rules import Inference
 from boxdepth.trainer.model.scores import mask_quality, rescored
 from boxdepth.trainer.predict.quality import CueReader, cell_colors
 from boxdepth.trainer.predict.results import Instances, Rle, encode_rle
@@ -29,21 +31,32 @@ WHOLE_PIXELS = 1e-2
 scaled to the network's input and back, in 32 bits."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finish:
+    """How masks are finished."""
+
+    settings: Inference = field(default_factory=Inference)
+    """Their threshold, and whether scores become sqrt(score x mask quality) (arXiv 2210.05174);
+    the order stays."""
+    crop: bool = False
+    """Cut each mask at its detection's box."""
+    drop_empty_boxes: bool = True
+    """Leave out detections whose clipped box has no area."""
+    chunk: int = 32
+    """Instances at a time; bounds the memory: about 40 bytes a cell of the mask grid for each."""
+
+
 @torch.no_grad()
 def predict_masks(
     outputs: DenseOutputs,
     detections: Sequence[Detections],
     spec: MaskHeadSpec,
+    finish: Finish = Finish(),
     *,
     original_sizes: Sequence[tuple[int, int]],
-    mask_threshold: float = 0.5,
-    rescore: bool = False,
-    crop: bool = False,
-    drop_empty_boxes: bool = True,
     images: UInt8[Tensor, "b 3 h w"] | None = None,
-    chunk: int = 32,
 ) -> list[Instances]:
-    """Masks of all detections at the original size, as RLE, ``chunk`` instances at a time.
+    """Masks of all detections at the original size, as RLE.
 
     Probabilities at stride 4 are upsampled by the aligned bilinear, cut to the unpadded input and
     resized bilinearly to the original size, in one product of two thin matrices; only the part
@@ -51,51 +64,63 @@ def predict_masks(
 
     Args:
         original_sizes: (height, width) of every image before it was resized for the network.
-        rescore: scores become sqrt(score x mask quality) (arXiv 2210.05174); order unchanged.
-        crop: cut each mask at its detection's box.
-        drop_empty_boxes: leave out detections whose clipped box has no area.
         images: the network's input; with it the cues to each mask's quality are read.
-        chunk: bounds the memory: about 40 bytes a cell of the mask grid for each.
     """
-    results = []
-    for image, (found, original) in enumerate(zip(detections, original_sizes, strict=True)):
-        boxes = rescale_boxes(found.boxes_xyxy, size=found.size, new_size=original)
-        boxes = clip_boxes(boxes, original)
-        if drop_empty_boxes:
-            rows = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(dim=1).nonzero()[:, 0]
-            found, boxes = found.take(rows), boxes[rows]
-        features = outputs.mask_features[image : image + 1]
-        rows_of, columns_of = mask_resizers(features, size=found.size, new_size=original)
-        masks: list[Rle] = []
-        reader = None
-        if images is not None:
-            reader = CueReader(colors=cell_colors(images[image]), threshold=mask_threshold)
-        on_grid = iter(torch.split(found.boxes_xyxy / MASK_STRIDE, chunk))
-        quality = [found.scores.new_zeros(0)]
-        limits = iter(boxes.tolist())
-        for probabilities in mask_probabilities(features, found, spec, chunk=chunk):
-            if reader is not None:
-                reader.read(probabilities, next(on_grid))
-            if rescore:
-                quality.append(mask_quality(probabilities, threshold=mask_threshold))
-            for whole in enlarged_masks(
-                probabilities, rows_of, columns_of, threshold=mask_threshold
-            ):
-                part, offset = cut_to_box(whole, next(limits)) if crop else whole
-                masks.append(encode_rle(part, offset=offset, size=original))
-        scores = rescored(found.scores, torch.cat(quality)) if rescore else found.scores
-        results.append(
-            Instances(
-                boxes_xyxy=boxes.cpu().numpy(),
-                scores=scores.cpu().numpy(),
-                labels=found.labels.cpu().numpy(),
-                masks=tuple(masks),
-                size=original,
-                cues=None if reader is None else reader.cues(),
-                cut=found.cut,
-            )
+    threshold = finish.settings.mask_threshold
+    return [
+        _finished(
+            outputs.mask_features[image : image + 1],
+            found,
+            spec,
+            finish,
+            original=original,
+            cues=None
+            if images is None
+            else CueReader(colors=cell_colors(images[image]), threshold=threshold),
         )
-    return results
+        for image, (found, original) in enumerate(zip(detections, original_sizes, strict=True))
+    ]
+
+
+def _finished(
+    features: Float[Tensor, "1 c h8 w8"],
+    found: Detections,
+    spec: MaskHeadSpec,
+    finish: Finish,
+    *,
+    original: tuple[int, int],
+    cues: CueReader | None,
+) -> Instances:
+    """One image's."""
+    boxes = rescale_boxes(found.boxes_xyxy, size=found.size, new_size=original)
+    boxes = clip_boxes(boxes, original)
+    if finish.drop_empty_boxes:
+        rows = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(dim=1).nonzero()[:, 0]
+        found, boxes = found.take(rows), boxes[rows]
+    threshold, rescore = finish.settings.mask_threshold, finish.settings.rescore
+    rows_of, columns_of = mask_resizers(features, size=found.size, new_size=original)
+    masks: list[Rle] = []
+    on_grid = iter(torch.split(found.boxes_xyxy / MASK_STRIDE, finish.chunk))
+    quality = [found.scores.new_zeros(0)]
+    limits = iter(boxes.tolist())
+    for probabilities in mask_probabilities(features, found, spec, chunk=finish.chunk):
+        if cues is not None:
+            cues.read(probabilities, next(on_grid))
+        if rescore:
+            quality.append(mask_quality(probabilities, threshold=threshold))
+        for whole in enlarged_masks(probabilities, rows_of, columns_of, threshold=threshold):
+            part, offset = cut_to_box(whole, next(limits)) if finish.crop else whole
+            masks.append(encode_rle(part, offset=offset, size=original))
+    scores = rescored(found.scores, torch.cat(quality)) if rescore else found.scores
+    return Instances(
+        boxes_xyxy=boxes.cpu().numpy(),
+        scores=scores.cpu().numpy(),
+        labels=found.labels.cpu().numpy(),
+        masks=tuple(masks),
+        size=original,
+        cues=None if cues is None else cues.cues(),
+        cut=found.cut,
+    )
 
 
 def mask_resizers(

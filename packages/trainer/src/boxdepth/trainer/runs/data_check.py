@@ -10,6 +10,7 @@ from boxdepth.depthgen.store import DataError, Store, open_store
 from boxdepth.trainer.data.rules import Augmentation, Data
 from boxdepth.trainer.data.store_dataset import TrainingSet
 from boxdepth.trainer.data.validation_set import check_images
+from boxdepth.trainer.engine.run_folder import make_folder
 from boxdepth.trainer.runs.pair_pictures import PairPicture
 
 LOOKED_AT = 8
@@ -79,8 +80,12 @@ def check_data(path: Path, *, deep: bool = False) -> DataCheck:
 
 
 def draw_pairs(training_set: TrainingSet, folder: Path, *, count: int) -> list[Path]:
-    """Pictures of the pairs that the losses trust, on samples spread evenly over the store."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Pictures of the pairs that the losses trust, on samples spread evenly over the store.
+
+    Raises:
+        ConfigError: the folder is a file, or below one.
+    """
+    make_folder(folder)
     last = len(training_set) - 1
     chosen = sorted({int(index) for index in np.linspace(0, last, min(count, last + 1))})
     files = []

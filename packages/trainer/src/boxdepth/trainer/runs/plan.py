@@ -113,6 +113,20 @@ class Costs:
     parameters: int
     checkpoint_bytes: int
 
+    def to_json(self, plan: Plan) -> dict[str, Any]:
+        """What would be done, and at what cost."""
+        data = plan.config.data
+        return {
+            "run": str(plan.folder),
+            "iterations": plan.stop_at,
+            "train": str(data.train),
+            "val": str(data.val) if data.val else None,
+            "images": len(plan.train),
+            "parameters": self.parameters,
+            "checkpoint_bytes": self.checkpoint_bytes,
+            "config": plan.config.model_dump(mode="json"),
+        }
+
 
 def costs(plan: Plan) -> Costs:
     """Size of the network and of one checkpoint: weights, momenta, the teacher's weights."""

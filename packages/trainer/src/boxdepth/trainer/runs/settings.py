@@ -8,6 +8,7 @@ from typing import Any
 from boxdepth.trainer.config import RunConfig
 from boxdepth.trainer.config.overrides import apply_overrides, choose_preset, load_config
 from boxdepth.trainer.config.presets import PRESETS
+from boxdepth.trainer.errors import ConfigError
 from boxdepth.trainer.runs.start import CONFIG
 
 
@@ -25,6 +26,26 @@ def preset(name: str, settings: Mapping[str, Any] | None = None) -> RunConfig:
     return apply_overrides(choose_preset(PRESETS, name), texts)
 
 
+def chosen_config(
+    name: str | None = None, file: Path | None = None, *, resumed: Path | None = None
+) -> RunConfig:
+    """A preset, the settings in a file, or those of a run folder that is gone on with.
+
+    Args:
+        resumed: whose settings are meant where neither preset nor file is given, if it has any.
+
+    Raises:
+        ConfigError: a preset and a file, no such preset, or a file that can't be read.
+    """
+    if name is not None and file is not None:
+        raise ConfigError("give a preset or --config, not both")
+    if file is not None:
+        return load_config(file)
+    if name is None and resumed is not None and (resumed / CONFIG).is_file():
+        return load_config(resumed / CONFIG)
+    return choose_preset(PRESETS, name or "coco_r50_1x")
+
+
 def saved_config(run: str | Path) -> RunConfig:
     """The resolved settings in a run folder, to go on with or to start from.
 
@@ -32,3 +53,14 @@ def saved_config(run: str | Path) -> RunConfig:
         ConfigError: there are none, or they can't be read.
     """
     return load_config(Path(run) / CONFIG)
+
+
+def tile_settings(size: int | None, overlap: int) -> list[str]:
+    """What tiles of this size mean, as ``--set`` takes it: a run predicts as it learnt."""
+    if size is None:
+        return []
+    return [
+        f"{section}.{name}={value}"
+        for section in ("data.augmentation", "inference")
+        for name, value in (("tile", size), ("overlap", overlap))
+    ]

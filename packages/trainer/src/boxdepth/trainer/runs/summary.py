@@ -1,5 +1,6 @@
 """A run in numbers, as its folder tells them."""
 
+import statistics
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from boxdepth.depthgen.store import DataError
 from boxdepth.trainer.engine.evaluations import PREDICTIONS, REPORT, read_evaluation
 from boxdepth.trainer.engine.log import read_metrics
-from boxdepth.trainer.engine.monitors import complaints
+from boxdepth.trainer.engine.monitors import MATCHING_SCORE, complaints
 from boxdepth.trainer.engine.run_folder import read_json
 from boxdepth.trainer.runs.provenance import RUN
 
@@ -37,6 +38,24 @@ class RunSummary:
     def monitors(self) -> dict[str, float]:
         """Of the last report."""
         return self.reports[-1].get("monitors", {}) if self.reports else {}
+
+    @property
+    def health(self) -> dict[str, float]:
+        """The monitors of the last report that say something, without the histogram."""
+        told = {k: v for k, v in self.monitors.items() if v is not None}
+        return {k: v for k, v in told.items() if not k.startswith(MATCHING_SCORE)}
+
+    @property
+    def matching_scores(self) -> list[float]:
+        """Histogram of the matching scores of the last report, from 0 to 1."""
+        found = [v for k, v in self.monitors.items() if k.startswith(MATCHING_SCORE)]
+        return [value for value in found if value is not None]
+
+    @property
+    def speed(self) -> float | None:
+        """Images a second, the median of all reports."""
+        found = [row["images_per_second"] for row in self.reports if row.get("images_per_second")]
+        return statistics.median(found) if found else None
 
     def course(self, loss: str) -> list[float]:
         """A loss in every report that has it."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import torch
 
@@ -43,6 +43,21 @@ class Fitted:
     """``{"segm": {"ap": ...}, "bbox": {...}}``, fractions; None: nothing could be scored."""
     skipped: int = 0
     """Steps whose update was not finite and was thrown away."""
+    images_seen: int = 0
+    """Those of all its steps."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Numbers, text and the scores of the whole val store."""
+        scores = self.scores or {}
+        ap = {kind: {k: v for k, v in s.items() if k != "per_class"} for kind, s in scores.items()}
+        return {
+            "run": str(self.folder),
+            "iterations": self.iterations,
+            "images_seen": self.images_seen,
+            "seconds": round(self.seconds, 3),
+            "losses": self.losses,
+            "ap": ap or None,
+        }
 
 
 @final
@@ -168,4 +183,5 @@ def _fitted(plan: Plan, progress: Progress) -> Fitted:
         losses=dict(progress.losses),
         scores=progress.scores,
         skipped=progress.guard.skipped,
+        images_seen=progress.step * plan.config.data.batch_size,
     )

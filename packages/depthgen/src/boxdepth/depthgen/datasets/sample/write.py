@@ -56,13 +56,7 @@ def scene_seed(seed: int, part: Part, index: int) -> np.random.SeedSequence:
 
 
 def _check(
-    out: Path,
-    layout: str,
-    train: int,
-    val: int,
-    size: tuple[int, int],
-    seed: int,
-    camouflage: float,
+    layout: str, train: int, val: int, size: tuple[int, int], seed: int, camouflage: float
 ) -> None:
     check_size(size)
     if layout not in ("coco", "cityscapes"):
@@ -73,6 +67,9 @@ def _check(
         )
     if not 0 <= camouflage <= 1:
         raise ConfigError(f"camouflage is {camouflage:g}; expected a share of the shapes, 0 to 1")
+
+
+def _check_folder(out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} is not an empty folder: name a new one, or empty it")
 
@@ -113,7 +110,8 @@ def write_sample(
     Raises:
         ConfigError: An argument is out of range, or ``out`` holds something already.
     """
-    _check(out, layout, train, val, size, seed, camouflage)
+    _check(layout, train, val, size, seed, camouflage)
+    _check_folder(out)
     writer_of = CocoWriter if layout == "coco" else CityscapesWriter
     done = instances = camouflaged = 0
     splits: tuple[tuple[Literal["train", "val"], int], ...] = (("train", train), ("val", val))

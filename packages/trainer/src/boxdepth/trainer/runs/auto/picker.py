@@ -107,41 +107,23 @@ def pick(
     if not train.boxes:
         raise ValueError(f"{train.where}: no image with a usable box: nothing to learn from")
     depth_weight, depth_reason = _depth_pairs(train)
-    tile_reasons = []
-    if tiling is not None:
-        tile_reasons = [_tile_reason(train, tiling)]
-        train = in_tiles(train, tiling)
+    tile_reasons = () if tiling is None else (_tile_reason(train, tiling),)
+    train = train if tiling is None else in_tiles(train, tiling)
     sizes, size_reason = _input_size(train, machine)
     ranges, range_reason = _level_ranges(train, sizes)
     schedule, schedule_reason = _schedule(train, machine)
     detections, dense_reason = _detections(train)
-    total = schedule.iterations
-    warm = min(max(round(0.2 * total), 1), 10_000)
-    dilation = 2 if sizes.inference >= COCO_SHORT_SIDE // 2 else 1
-    teacher, teacher_reason = _teacher(total, sizes, machine)
+    losses, loss_reasons = _losses(schedule, sizes)
+    teacher, teacher_reason = _teacher(schedule.iterations, sizes, machine)
     supervision, mask_reason = _supervision(train)
     config = RunConfig(
         name="auto",
         precision="bf16" if machine.device == "cuda" else "fp32",
-        data=Data(
-            batch_size=_batch(machine),
-            workers=1 if machine.on_cpu else 4,
-            augmentation=Augmentation(
-                short_sides=sizes.training, max_size=sizes.longest, **_tiles(tiling)
-            ),
-            bottom_rows_removed=0,
-            supervision=supervision,
-        ),
+        data=_data(sizes, machine, tiling).changed(supervision=supervision),
         model=_model(backbone, ranges, machine),
-        losses=Losses(
-            warmup_iterations=warm, pairs=PairRule(dilation=dilation), consistency=depth_weight
-        ),
+        losses=losses.changed(consistency=depth_weight),
         distillation=teacher,
-        optimizer=Optimizer(
-            name="adamw", learning_rate=0.001, reference_batch_size=4, clip_norm=10.0
-        )
-        if machine.on_cpu
-        else Optimizer(clip_norm=10.0),
+        optimizer=_optimizer(machine),
         schedule=schedule,
         inference=Inference(
             short_side=sizes.inference,
@@ -150,7 +132,7 @@ def pick(
             pre_nms=max(1000, 4 * detections),
             **_tiles(tiling),
         ),
-        checkpoints=_checkpoints(total, has_val=has_val),
+        checkpoints=_checkpoints(schedule.iterations, has_val=has_val),
     )
     reasons = (
         mask_reason,
@@ -159,22 +141,24 @@ def pick(
         size_reason,
         range_reason,
         schedule_reason,
-        Reason(
-            what="warm-ups",
-            value=f"{schedule.warmup_iterations} and {warm} steps",
-            why="learning rate 6 %, colour and depth pairs 20 % of the run, as long runs have",
-        ),
-        Reason(
-            what="pairs",
-            value=f"{dilation} cells apart",
-            why=f"as far as the papers' 2 cells at {COCO_SHORT_SIDE} px, in this input",
-        ),
+        *loss_reasons,
         depth_reason,
         teacher_reason,
         dense_reason,
         _stop_reason(config, has_val=has_val),
     )
     return Choice(config=config, reasons=reasons)
+
+
+def _data(sizes: "_Sizes", machine: Machine, tiling: Tiling | None) -> Data:
+    return Data(
+        batch_size=_batch(machine),
+        workers=1 if machine.on_cpu else 4,
+        augmentation=Augmentation(
+            short_sides=sizes.training, max_size=sizes.longest, **_tiles(tiling)
+        ),
+        bottom_rows_removed=0,
+    )
 
 
 def _tiles(tiling: Tiling | None) -> dict[str, Any]:
@@ -290,6 +274,28 @@ def _depth_pairs(train: Facts) -> tuple[float, Reason]:
         where = "" if cells is None else f": the median box is {cells:.0f} cells of its map long"
         why = f"depth may show outlines{where}"
     return weight, Reason(what="depth pairs", value=value, why=why)
+
+
+def _losses(schedule: Schedule, sizes: _Sizes) -> tuple[Losses, tuple[Reason, Reason]]:
+    """Warm-ups in a run's proportions; pairs as far apart as in the papers' larger input."""
+    warm = min(max(round(0.2 * schedule.iterations), 1), 10_000)
+    papers = PairRule()
+    pairs = papers if sizes.inference >= COCO_SHORT_SIDE // 2 else papers.changed(dilation=1)
+    why = f"as far as the papers' {papers.dilation} cells at {COCO_SHORT_SIDE} px, in this input"
+    return Losses(warmup_iterations=warm, pairs=pairs), (
+        Reason(
+            what="warm-ups",
+            value=f"{schedule.warmup_iterations} and {warm} steps",
+            why="learning rate 6 %, colour and depth pairs 20 % of the run, as long runs have",
+        ),
+        Reason(what="pairs", value=f"{pairs.dilation} cells apart", why=why),
+    )
+
+
+def _optimizer(machine: Machine) -> Optimizer:
+    if not machine.on_cpu:
+        return Optimizer(clip_norm=10.0)
+    return Optimizer(name="adamw", learning_rate=0.001, reference_batch_size=4, clip_norm=10.0)
 
 
 def _teacher(total: int, sizes: _Sizes, machine: Machine) -> tuple[Distillation, Reason]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -10,6 +11,7 @@ from boxdepth.depthgen.store import DataError, open_store
 from boxdepth.trainer import build
 from boxdepth.trainer.config import RunConfig
 from boxdepth.trainer.config.overrides import apply_overrides
+from boxdepth.trainer.errors import ConfigError
 from boxdepth.trainer.geometry.tiles import Tiling
 from boxdepth.trainer.runs.auto.backbones import BackboneChoice, choose_backbone
 from boxdepth.trainer.runs.auto.facts import duplicate_images, read_facts
@@ -33,6 +35,22 @@ class Wishes:
     batch: int | None = None
     """Images a step; None: the recipe's, in as many passes as memory wants."""
 
+    @classmethod
+    def typed(
+        cls, settings: Sequence[str] | None, *, minutes: float | None, batch: str | None
+    ) -> "Wishes":
+        """As the command line has them; a batch of ``auto`` is the recipe's own.
+
+        Raises:
+            ConfigError: a batch that is no number.
+        """
+        number = None if batch in (None, "auto") else str(batch)
+        if number is not None and not (number.isdecimal() and int(number) > 0):
+            raise ConfigError(f"--batch {batch!r}: expected auto, or a number of images")
+        return cls(
+            settings=tuple(settings or ()), minutes=minutes, batch=int(number) if number else None
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
@@ -49,6 +67,20 @@ class Recipe:
     def seconds(self) -> float:
         """To the end of the training, as one step was measured; evaluations come on top."""
         return self.config.schedule.iterations * self.measured.seconds_per_step
+
+    def to_json(self) -> dict[str, Any]:
+        """The choices, what is wrong with the data, and what a step takes."""
+        return {
+            "choices": [
+                {"what": reason.what, "value": reason.value, "why": reason.why}
+                for reason in self.reasons
+            ],
+            "findings": [{"kind": finding.kind, "text": finding.text} for finding in self.findings],
+            "seconds": round(self.seconds, 1),
+            "seconds_per_step": round(self.measured.seconds_per_step, 4),
+            "accumulate": self.measured.accumulate,
+            "missing_weights": self.missing_weights,
+        }
 
 
 def make_recipe(train: Path, val: Path | None, *, device: torch.device, wishes: Wishes) -> Recipe:

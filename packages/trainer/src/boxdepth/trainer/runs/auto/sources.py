@@ -5,6 +5,7 @@ import json
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -70,6 +71,55 @@ def find_source(
     options = ("--with-masks", *(("--model", model) if model else ()))
     command = ("run", "--dataset", layout, *where, "--split", found, "--store", str(store))
     return StoreSource(store=store, command=(*command, *options))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserData:
+    """What somebody has to learn from."""
+
+    train: Path | None
+    val: Path | None = None
+    images: Path | None = None
+    """Folder of the images, where `train` and `val` are JSON files."""
+    depth_model: str | None = None
+    """None: depthgen's own choice."""
+
+
+def stores_of(
+    data: UserData, stores: Path, *, on_command: Callable[[str], None]
+) -> tuple[Path, Path | None]:
+    """The stores of a dataset, to learn from and to judge by; those that are missing are made.
+
+    Args:
+        stores: where new stores go.
+        on_command: told of every `depthgen run` before it starts, as a person types it.
+
+    Raises:
+        ConfigError: nothing that is known.
+        DepthgenFailedError: `depthgen run` did not end well.
+    """
+    if data.train is None:
+        raise ConfigError(
+            "fit auto: nothing to learn from: give --train DATA, a store or what `depthgen run` "
+            "reads (a COCO JSON file, a YOLO, VOC or Roboflow folder)"
+        )
+    wanted: list[tuple[Split, Path | None]] = [("train", data.train), ("val", data.val)]
+    sources = [
+        find_source(
+            path,
+            split=split,
+            images=data.images if path.is_file() else None,
+            stores=stores,
+            model=data.depth_model,
+        )
+        for split, path in wanted
+        if path is not None
+    ]
+    for source in sources:
+        if source.command is not None:
+            on_command(source.typed)
+        make_store(source)
+    return sources[0].store, sources[1].store if len(sources) > 1 else None
 
 
 def is_store(path: Path) -> bool:
