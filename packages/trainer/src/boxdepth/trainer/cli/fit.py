@@ -2,7 +2,6 @@
 
 import shlex
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +59,7 @@ def fit(
     as_json: AsJson = False,
 ) -> None:
     """Train from boxes and pseudo-depth; predicts and scores on the val store at the end."""
-    from boxdepth.trainer.runs.settings import tile_settings
+    from boxdepth.trainer.runs.settings import tile_settings, with_flags
     from boxdepth.trainer.runs.start import Start
 
     start = Start(resumes=resume, weights=init, forked=fork, overwrites=overwrite)
@@ -71,7 +70,7 @@ def fit(
         auto.refuse_options(resume, images=images, depth_model=depth_model, minutes=minutes)
         size = None if batch == auto.AUTO else batch
         flags |= {"data.train": train, "data.val": val, "data.batch_size": size}
-        run = _with_flags(_chosen(preset, config, out, resume=resume), settings, flags)
+        run = with_flags(_chosen(preset, config, out, resume=resume), settings, flags)
     # What was mistyped has been said by now, before torch is loaded.
     from boxdepth.trainer.runs import plan_run
 
@@ -84,7 +83,7 @@ def fit(
         data = UserData(train=train, val=val, images=images, depth_model=depth_model)
         wishes = Wishes.typed(settings, minutes=minutes, batch=batch)
         recipe = auto.choose(data, wishes, target, world=world.size)
-        run = _with_flags(recipe.config, [], flags)
+        run = with_flags(recipe.config, [], flags)
     plan = plan_run(
         run, out=out, start=start, max_iterations=max_iterations, val_may_be_absent=val is None
     )
@@ -123,15 +122,6 @@ def _go(plan: "Plan", device: "torch.device", *, silent: bool, as_json: bool) ->
     if not silent:
         _conclude(plan, fitted)
         emit(fitted.to_json(), as_json=as_json)
-
-
-def _with_flags(
-    config: "RunConfig", settings: list[str], flags: Mapping[str, object]
-) -> "RunConfig":
-    from boxdepth.trainer.config.overrides import apply_overrides
-
-    given = [f"{path}={value}" for path, value in flags.items() if value is not None]
-    return apply_overrides(config, [*settings, *given])
 
 
 def _train(plan: "Plan", device: "torch.device", *, silent: bool) -> "Fitted":

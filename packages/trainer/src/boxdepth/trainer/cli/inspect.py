@@ -66,21 +66,7 @@ def check_data(
 def _show_data(checked: "DataCheck") -> None:
     from boxdepth.trainer.cli.console import named_rows
 
-    heights, widths = checked.store.image_sizes.T
-    attributes, census = checked.store.attributes, checked.training_set.census
-    landscape = float((widths > heights).mean())
-    rows = {
-        "dataset": f"{attributes.dataset} {attributes.split}",
-        "images": f"{census.images}, {census.images_used} with a usable box",
-        "sizes": f"{heights.min()}x{widths.min()} to {heights.max()}x{widths.max()}, "
-        f"{100 * landscape:.0f} % wider than high",
-        "boxes": f"{census.boxes}, {census.boxes_used} usable; crowd {census.boxes_crowd}, "
-        f"without area {census.boxes_empty}, clipped {census.boxes_clipped}",
-        "depth": f"missing on {census.images_without_depth} images",
-        "masks": "yes" if attributes.masks else "no (boxes only)",
-        "decoded": f"{checked.decoded} images, {len(checked.problems)} with problems",
-    }
-    console.print(named_rows(rows))
+    console.print(named_rows(checked.rows()))
     counts = sorted(checked.boxes_per_category.items(), key=lambda item: -item[1])
     shown = "  ".join(f"{name} {count}" for name, count in counts[:12])
     more = len(counts) - 12

@@ -46,6 +46,23 @@ class DataCheck:
             "problems": list(self.problems),
         }
 
+    def rows(self) -> dict[str, str]:
+        """The same in words, a line each."""
+        heights, widths = self.store.image_sizes.T
+        attributes, census = self.store.attributes, self.training_set.census
+        landscape = float((widths > heights).mean())
+        return {
+            "dataset": f"{attributes.dataset} {attributes.split}",
+            "images": f"{census.images}, {census.images_used} with a usable box",
+            "sizes": f"{heights.min()}x{widths.min()} to {heights.max()}x{widths.max()}, "
+            f"{100 * landscape:.0f} % wider than high",
+            "boxes": f"{census.boxes}, {census.boxes_used} usable; crowd {census.boxes_crowd}, "
+            f"without area {census.boxes_empty}, clipped {census.boxes_clipped}",
+            "depth": f"missing on {census.images_without_depth} images",
+            "masks": "yes" if attributes.masks else "no (boxes only)",
+            "decoded": f"{self.decoded} images, {len(self.problems)} with problems",
+        }
+
     def require(self) -> None:
         """Raise if there is anything wrong.
 
