@@ -81,6 +81,8 @@ import json, resource, sys, time
 from pathlib import Path
 resource.setrlimit(resource.RLIMIT_AS, (6 * 1024**3, 6 * 1024**3))
 from boxdepth.evaluate import DataError, evaluate_coco
+from boxdepth.evaluate.results import json_document
+json_document._PIECE = 1500  # as a large file: in pieces
 folder = Path(sys.argv[1])
 for case in sorted(folder.glob("case-*"), key=lambda p: int(p.name.split("-")[1])):
     start = time.perf_counter()

@@ -1,6 +1,7 @@
 """The guarded input layer: every fault is named with its record, and nothing is guessed."""
 
 import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from boxdepth.evaluate import evaluate_coco
 from boxdepth.evaluate.results import (
     DataError,
     JsonLimits,
+    json_document,
     load_json,
     read_annotations,
     read_predictions,
@@ -234,6 +236,60 @@ def test_limits_hold_before_memory_is_spent(tmp_path: Path) -> None:
         load_json(path, limits=JsonLimits(max_memory=1000))
 
 
+MANY = [
+    {**RESULTS[n % 2], "score": ((7 * n) % 40) / 40, "note": "}, {", "parts": [{"a": 1}, {"b": 2}]}
+    for n in range(40)
+]
+
+
+@pytest.fixture
+def short_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_document, "_PIECE", 97)
+
+
+@pytest.mark.usefixtures("short_pieces")
+@pytest.mark.parametrize("style", [{}, {"separators": (",", ":")}, {"indent": 2}])
+def test_a_file_read_in_pieces_says_what_its_list_says(style: dict, tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(MANY, **style))
+    with json_document.opened(path) as source:
+        pieces = list(source.pieces())
+    assert len(pieces) > 5
+    truth = read_annotations(TRUTH)
+    read, listed = read_predictions(path, truth), read_predictions(MANY, truth)
+    for column in ("record", "image_index", "category_index", "scores", "boxes_xywh", "has_box"):
+        np.testing.assert_array_equal(getattr(read, column), getattr(listed, column))
+    assert read.notes == listed.notes
+    order = sorted(range(40), key=lambda n: (n % 2, -MANY[n]["score"]))
+    assert read.record.tolist() == order
+    for row, record in enumerate(order):
+        assert read.masks.rle(row) == MANY[record]["segmentation"]
+    assert read.masks.areas.tolist() == [(200, 600)[record % 2] for record in order]
+
+
+@pytest.mark.usefixtures("short_pieces")
+def test_a_file_in_pieces_names_every_fault_at_once(tmp_path: Path) -> None:
+    results = [{**record, "image_id": str(record["image_id"])} for record in MANY]
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(results))
+    truth = read_annotations(TRUTH)
+    assert "40 results: image_id written as text." in read_predictions(path, truth).notes
+    results[3]["score"] = results[38]["score"] = "high"
+    path.write_text(json.dumps(results))
+    with pytest.raises(DataError, match=r"2 problems\n  result 3 .*\n  result 38 "):
+        read_predictions(path, truth)
+    for end, message in (("]", "not valid JSON"), (" x", "not valid JSON"), ("", "not valid JSON")):
+        path.write_text(json.dumps(MANY)[: -1 if not end else None] + end)
+        with pytest.raises(DataError, match=message):
+            read_predictions(path, truth)
+
+
+def test_masks_that_do_not_matter_are_all_background() -> None:
+    masks = read_predictions(RESULTS, read_annotations(TRUTH)).masks
+    shown = masks.rles(np.array([False, True]))
+    assert [mask_api.area([{**mask}]).item() for mask in shown] == [0, 600]
+
+
 # --- annotations and masks ------------------------------------------------------------------------
 
 
@@ -314,7 +370,7 @@ def test_plain_and_compressed_run_lengths_are_the_same_mask() -> None:
     coded = results_with(lambda r: r.update(segmentation={"size": [40, 60], "counts": data}))
     truth = read_annotations(copy.deepcopy(TRUTH))
     masks = [read_predictions(results, truth).masks for results in (plain, coded)]
-    assert masks[0].strings == masks[1].strings
+    assert masks[0].text(0) == masks[1].text(0)
 
 
 def test_boxes_are_taken_from_masks_where_there_are_none() -> None:

@@ -1,4 +1,4 @@
-"""The fast backend: hotcoco (Rust), fed with columns.
+"""The fast backend: hotcoco (Rust), fed with some images at a time.
 
 hotcoco computes in threads of its own, which do not survive a fork: in a process that was forked
 after its parent had used it, any call would wait for ever. `is_usable` knows; the reference then
@@ -7,14 +7,19 @@ counts instead, with the same result.
 
 import os
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from hotcoco import COCO, COCOeval
+from hotcoco import Params, StreamingEval
+from jaxtyping import Bool, Float64, Int64
 
 from boxdepth.evaluate.coco_ap.protocol import AREA_RANGES, Curves, IouType
 from boxdepth.evaluate.results import GroundTruth, Predictions
+from boxdepth.evaluate.results.columns import positions
 
+# Enough detections at once to occupy the threads, few enough to stay in cache.
+_DETECTIONS_AT_ONCE = 2**14
 _first_user: int | None = None
 
 
@@ -32,17 +37,27 @@ def evaluate_with_hotcoco(
     """Precision and recall of every class, by hotcoco."""
     global _first_user
     _first_user = os.getpid()
-    expected = _annotations(truth, with_masks=iou_type == "segm")
-    found = _detections(expected, predictions, iou_type)
-    evaluation = COCOeval(expected, found, iou_type)
-    parameters = evaluation.params
+    parameters = Params(iou_type)
     parameters.max_dets = list(max_detections)
     parameters.area_rng = [list(limits) for limits in AREA_RANGES.values()]
     parameters.area_rng_lbl = list(AREA_RANGES)
-    evaluation.params = parameters
+    categories = [{"id": k, "name": name} for k, name in enumerate(truth.category_names)]
+    streaming = StreamingEval(categories, iou_type, params=parameters)
+    comparable = _comparable(truth, predictions)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that max_detections is not COCO's
-        evaluation.evaluate()
+        for images, objects, rows in _batches(truth, predictions):
+            found = predictions.take(rows)
+            masks: list[Any] | None = None
+            if iou_type == "segm":
+                masks = found.masks.rles(comparable[rows])
+            streaming.update(
+                images,
+                _annotations(truth.take(objects), objects + 1, iou_type),
+                _detections(found, iou_type),
+                segmentation=masks,
+            )
+        evaluation = streaming.finalize()
         evaluation.accumulate()
     parts = evaluation.eval or {}
     return Curves(
@@ -53,33 +68,60 @@ def evaluate_with_hotcoco(
     )
 
 
-def _annotations(truth: GroundTruth, *, with_masks: bool) -> COCO:
-    sizes = truth.image_sizes.tolist()
-    segmentations: list[Any] | None = truth.masks.rles() if with_masks else None
-    return COCO.from_arrays(
-        [{"id": i, "height": height, "width": width} for i, (height, width) in enumerate(sizes)],
-        [{"id": k, "name": name} for k, name in enumerate(truth.category_names)],
-        truth.image_index,
-        truth.category_index,
-        truth.boxes_xywh,
-        ids=np.arange(1, len(truth) + 1),  # an id of 0 reads as "unmatched" in COCO's code
-        area=truth.areas,
-        iscrowd=truth.crowd,
-        segmentation=segmentations,
-    )
+def _batches(
+    truth: GroundTruth, predictions: Predictions
+) -> Iterator[tuple[list[dict[str, int]], Int64[np.ndarray, " g"], Int64[np.ndarray, " d"]]]:
+    """Some images, the annotations and the detections in them."""
+    count = len(truth.image_ids)
+    by_image = np.argsort(truth.image_index, kind="stable")
+    of_objects = np.searchsorted(truth.image_index[by_image], np.arange(count + 1))
+    of_rows = np.searchsorted(predictions.image_index, np.arange(count + 1))
+    weight = of_rows + of_objects
+    ends = np.flatnonzero(np.diff(weight // _DETECTIONS_AT_ONCE, append=-1)) + 1
+    sizes, begin = truth.image_sizes.tolist(), 0
+    for end in np.minimum(ends, count).tolist():
+        yield (
+            [{"id": i, "height": sizes[i][0], "width": sizes[i][1]} for i in range(begin, end)],
+            by_image[of_objects[begin] : of_objects[end]],
+            np.arange(of_rows[begin], of_rows[end]),
+        )
+        begin = end
 
 
-def _detections(expected: COCO, predictions: Predictions, iou_type: IouType) -> COCO:
+def _annotations(
+    objects: GroundTruth, ids: Int64[np.ndarray, " g"], iou_type: IouType
+) -> list[dict[str, Any]]:
+    """Plain records; ids from 1, as one of 0 reads as "unmatched" in COCO's code."""
+    columns: dict[str, list[Any]] = {
+        "id": ids.tolist(),
+        "image_id": objects.image_index.tolist(),
+        "category_id": objects.category_index.tolist(),
+        "bbox": objects.boxes_xywh.tolist(),
+        "area": objects.areas.tolist(),
+        "iscrowd": objects.crowd.astype(np.int64).tolist(),
+    }
+    if iou_type == "segm":
+        columns["segmentation"] = objects.masks.rles()
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _detections(found: Predictions, iou_type: IouType) -> Float64[np.ndarray, "d 7"]:
+    """Image, box, score, class. hotcoco files a detection under small, medium or large by its box;
+    where masks are compared, the box says nothing else, and is one of the mask's area."""
+    boxes = found.boxes_xywh
+    if iou_type == "segm":
+        nothing = np.zeros(len(found))
+        boxes = np.stack((nothing, nothing, found.masks.areas, nothing + 1), axis=1)
     columns = (
-        predictions.image_index[:, None],
-        predictions.boxes_xywh,
-        predictions.scores[:, None],
-        predictions.category_index[:, None],
-    )
-    rows = np.concatenate(columns, axis=1, dtype=np.float64)
-    if iou_type == "bbox":
-        return expected.load_res(rows)
-    segmentations: list[Any] = predictions.masks.rles()
-    found = expected.load_res(rows, segmentation=segmentations)
-    found.update_anns(ids=np.arange(1, len(predictions) + 1), area=predictions.masks.areas)
-    return found
+        found.image_index[:, None], boxes, found.scores[:, None], found.category_index[:, None]
+    )  # fmt: skip
+    return np.concatenate(columns, axis=1, dtype=np.float64)
+
+
+def _comparable(truth: GroundTruth, predictions: Predictions) -> Bool[np.ndarray, " n"]:
+    """Detections in whose image their class is annotated: the shape of no other one matters."""
+    pairs = [
+        table.image_index * len(truth.category_ids) + table.category_index
+        for table in (predictions, truth)
+    ]
+    return positions(pairs[0], np.unique(pairs[1]))[1]

@@ -148,12 +148,14 @@ def empty_curves(classes: int, max_detections: tuple[int, ...] = MAX_DETECTIONS)
 
 def summarise(curves: Curves, class_names: tuple[str, ...]) -> CocoSummary:
     """The twelve numbers of all classes together and of each."""
-    limits = curves.max_detections
-    everything = _twelve(curves.precision, curves.recall, limits)
+    parts = _parts(curves)
+    columns = {name: _class_means(values) for name, values in parts.items()}
+    rows = zip(*columns.values(), strict=True)
     per_class = {
-        name: CocoNumbers(**_twelve(curves.precision[:, :, [k]], curves.recall[:, [k]], limits))
-        for k, name in enumerate(class_names)
+        name: CocoNumbers(**_numbers(dict(zip(columns, row, strict=True))))
+        for name, row in zip(class_names, rows, strict=True)
     }
+    everything = _numbers({name: _mean(values) for name, values in parts.items()})
     return CocoSummary(**everything, per_class=per_class, curves=curves)
 
 
@@ -171,20 +173,31 @@ def mean_precision(summary: CocoSummary) -> dict[str, list[float]]:
     return {name: part.mean(axis=(0, 2)).tolist() for name, part in chosen.items()}
 
 
-def _twelve(precision: np.ndarray, recall: np.ndarray, limits: tuple[int, ...]) -> dict[str, Any]:
-    ap = precision[..., -1]
+def _parts(curves: Curves) -> dict[str | int, np.ndarray]:
+    """What each number is the mean of, classes last; AR by the number of detections kept."""
+    precision = np.ascontiguousarray(np.moveaxis(curves.precision[..., -1], -1, 0))
+    recall = curves.recall
+    sizes = [(place, size) for place, size in enumerate(AREA_RANGES) if size != "all"]
     return {
-        "ap": _mean(ap[:, :, :, 0]),
-        "ap50": _mean(ap[np.isclose(IOU_THRESHOLDS, 0.5), :, :, 0]),
-        "ap75": _mean(ap[np.isclose(IOU_THRESHOLDS, 0.75), :, :, 0]),
-        **{f"ap_{size}": _mean(ap[..., a]) for a, size in _sizes()},
-        "ar": {limit: _mean(recall[:, :, 0, i]) for i, limit in enumerate(limits)},
-        **{f"ar_{size}": _mean(recall[:, :, a, -1]) for a, size in _sizes()},
+        "ap": precision[0],
+        "ap50": precision[0, np.isclose(IOU_THRESHOLDS, 0.5)],
+        "ap75": precision[0, np.isclose(IOU_THRESHOLDS, 0.75)],
+        **{f"ap_{size}": precision[place] for place, size in sizes},
+        **{limit: recall[:, :, 0, m] for m, limit in enumerate(curves.max_detections)},
+        **{f"ar_{size}": recall[:, :, place, -1] for place, size in sizes},
     }
 
 
-def _sizes() -> list[tuple[int, str]]:
-    return [(a, size) for a, size in enumerate(AREA_RANGES) if size != "all"]
+def _numbers(means: dict[str | int, float | None]) -> dict[str, Any]:
+    """Means as the fields of `CocoNumbers`."""
+    fields_ = {name: mean for name, mean in means.items() if isinstance(name, str)}
+    return {**fields_, "ar": {k: mean for k, mean in means.items() if isinstance(k, int)}}
+
+
+def _class_means(values: Float64[np.ndarray, "..."]) -> list[float | None]:
+    """The mean of each class; one that is undefined anywhere is so everywhere."""
+    means = values.reshape(-1, values.shape[-1]).mean(axis=0)
+    return [mean if mean > -1 else None for mean in means.tolist()]
 
 
 def _mean(values: np.ndarray) -> float | None:

@@ -198,7 +198,7 @@ def _filled(
     least_score: float,
 ) -> ExportSet:
     """The given annotations, those without a mask with that of their result."""
-    both = _concatenated(given.masks, masks)
+    both = MaskTable.joined((given.masks, masks))
     order = np.arange(len(given))
     records = list(given.records)
     for place, (owner, result) in enumerate(zip(owners, results, strict=True)):
@@ -211,15 +211,6 @@ def _filled(
     if still:
         notes.append(f"{still} annotations have neither a mask nor a result from {least_score:g}.")
     return replace(given, masks=both.take(order), records=tuple(records), notes=tuple(notes))
-
-
-def _concatenated(one: MaskTable, other: MaskTable) -> MaskTable:
-    return MaskTable(
-        sizes=np.concatenate((one.sizes, other.sizes)),
-        strings=one.strings + other.strings,
-        offsets=np.concatenate((one.offsets, one.offsets[-1] + other.offsets[1:])),
-        areas=np.concatenate((one.areas, other.areas)),
-    )
 
 
 def _by_image(chosen: ExportSet) -> ExportSet:

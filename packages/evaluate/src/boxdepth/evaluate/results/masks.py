@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from boxdepth.evaluate.results.schema import Rle
 # beyond it, rasterising costs seconds (1e8 pixels: more than 15 s) and means nothing.
 _FAR, _LONG = 4.0, 100.0
 # Masks decoded together: enough to fill NumPy's loops, few enough to stay in cache.
-_ROWS_AT_ONCE = 1024
+_ROWS_AT_ONCE = 2048
 # More than the longest side of an image.
 _SIDES = 2**17
 _ABSENT: set[type] = {UnsetType, type(None)}
@@ -40,44 +41,56 @@ class MaskTable:
 
     Attributes:
         sizes: (height, width) of the image each mask belongs to, in pixels.
-        strings: canonical compressed run lengths of all masks, joined.
-        offsets: where each mask's string begins and ends; equal where there is no mask.
+        strings: canonical compressed run lengths of these masks, and maybe of others, in a few
+            long strings.
+        which, begins, ends: the string in which each mask's run lengths lie, and where; begin and
+            end are equal where there is no mask.
         areas: object pixels, 0 where there is no mask.
     """
 
     sizes: Int64[np.ndarray, "n 2"]
-    strings: bytes
-    offsets: Int64[np.ndarray, " n+1"]
+    strings: tuple[bytes, ...]
+    which: Int64[np.ndarray, " n"]
+    begins: Int64[np.ndarray, " n"]
+    ends: Int64[np.ndarray, " n"]
     areas: Float64[np.ndarray, " n"]
 
     @property
     def present(self) -> Bool[np.ndarray, " n"]:
         """Which objects have a mask (an all-background mask is one)."""
-        return np.diff(self.offsets) > 0
+        return self.ends > self.begins
 
     def text(self, index: int) -> str:
         """Mask `index` as compressed run lengths, empty where there is none."""
-        return self.strings[self.offsets[index] : self.offsets[index + 1]].decode("ascii")
+        string: bytes = self.strings[self.which[index]]
+        return string[self.begins[index] : self.ends[index]].decode("ascii")
 
     def rle(self, index: int) -> dict[str, Any]:
         """Mask `index` as COCO's `{"size": [height, width], "counts": text}`."""
         return {"size": self.sizes[index].tolist(), "counts": self.text(index)}
 
     @without_collector
-    def rles(self) -> list[dict[str, Any]]:
-        """All masks as `rle` gives them; an all-background one where there is none."""
-        found, which = np.unique(self.sizes @ [_SIDES, 1], return_inverse=True)
+    def rles(self, wanted: Bool[np.ndarray, " n"] | None = None) -> list[dict[str, Any]]:
+        """All masks as `rle` gives them; an all-background one where there is none.
+
+        Args:
+            wanted: masks that matter; the others are all background too. Such masks of one size
+                are one object.
+        """
+        shown = self.present if wanted is None else self.present & wanted
+        found, places = np.unique(self.sizes @ [_SIDES, 1], return_inverse=True)
         sizes = [[value // _SIDES, value % _SIDES] for value in found.tolist()]
-        blank = [rle.encode([height * width]) for height, width in sizes]
-        cuts = self.offsets.tolist()
+        blank = [{"size": [h, w], "counts": rle.encode([h * w])} for h, w in sizes]
+        columns = (shown, places, self.which, self.begins, self.ends)
+        strings = self.strings
         return [
-            {"size": sizes[size], "counts": self.strings[begin:end] or blank[size]}
-            for size, begin, end in zip(which.tolist(), cuts, cuts[1:], strict=False)
+            {"size": sizes[size], "counts": strings[which][begin:end]} if show else blank[size]
+            for show, size, which, begin, end in zip(*(c.tolist() for c in columns), strict=True)
         ]
 
     def pixels(self, index: int) -> Bool[np.ndarray, "h w"]:
         """Mask `index` as pixels, all background where there is none."""
-        if not self.offsets[index + 1] - self.offsets[index]:
+        if self.ends[index] == self.begins[index]:
             return np.zeros(self.sizes[index], dtype=bool)
         return np.asarray(mask_api.decode(self.rle(index)), dtype=bool)
 
@@ -90,16 +103,27 @@ class MaskTable:
         return boxes
 
     def take(self, order: Int64[np.ndarray, " m"]) -> "MaskTable":
-        """The masks of objects `order`, in that order."""
-        lengths = np.diff(self.offsets)[order]
-        begin, end = self.offsets[order].tolist(), self.offsets[order + 1].tolist()
-        pieces = [self.strings[a:b] for a, b in zip(begin, end, strict=True)]
+        """The masks of objects `order`, in that order; the strings stay where they are."""
         return MaskTable(
             sizes=self.sizes[order],
-            strings=b"".join(pieces),
-            offsets=np.concatenate(([0], np.cumsum(lengths))),
+            strings=self.strings,
+            which=self.which[order],
+            begins=self.begins[order],
+            ends=self.ends[order],
             areas=self.areas[order],
         )
+
+    @staticmethod
+    def joined(tables: Sequence["MaskTable"]) -> "MaskTable":
+        """The masks of all tables, one table's after the other's."""
+        columns = ("sizes", "which", "begins", "ends", "areas")
+        joined = {c: np.concatenate([getattr(table, c) for table in tables]) for c in columns}
+        counts = [len(table.strings) for table in tables]
+        joined["which"] += np.repeat(
+            np.cumsum(counts) - counts, [len(table.areas) for table in tables]
+        )
+        strings = chain.from_iterable(table.strings for table in tables)
+        return MaskTable(strings=tuple(strings), **joined)
 
 
 def read_masks(
@@ -108,7 +132,6 @@ def read_masks(
     *,
     where: Callable[[int], str],
     problems: Problems,
-    order: Int64[np.ndarray, " n"] | None = None,
 ) -> MaskTable:
     """Check a column of COCO segmentations; what is wrong goes to `problems`.
 
@@ -118,27 +141,29 @@ def read_masks(
         sizes: (height, width) of each object's image.
         where: names object `i` in messages.
         problems: receives one line per broken mask; the mask is then absent from the table.
-        order: place of object `i` in `segmentations`, `i` itself by default.
     """
     if set(map(type, segmentations)) <= _ABSENT:
         return no_masks(sizes)
     strings: list[bytes] = []
-    lengths, areas = np.zeros(len(sizes), dtype=np.int64), np.zeros(len(sizes))
+    which, ends, lengths = np.zeros((3, len(sizes)), dtype=np.int64)
+    areas = np.zeros(len(sizes))
     # Batch by batch through all steps: hundreds of megabytes of text pass the cache once.
     for begin in range(0, len(sizes), _ROWS_AT_ONCE):
         rows = slice(begin, min(begin + _ROWS_AT_ONCE, len(sizes)))
-        batch = (
-            segmentations[rows]
-            if order is None
-            else [segmentations[row] for row in order[rows].tolist()]
-        )
         reader = _Reader(
             sizes=sizes[rows], where=partial(_shifted, where, begin), problems=problems
         )
-        data, lengths[rows], areas[rows] = reader.read(batch)
+        data, lengths[rows], areas[rows] = reader.read(segmentations[rows])
+        which[rows], ends[rows] = len(strings), np.cumsum(lengths[rows])
         strings.append(data)
-    offsets = np.concatenate(([0], np.cumsum(lengths)))
-    return MaskTable(sizes=sizes, strings=b"".join(strings), offsets=offsets, areas=areas)
+    return MaskTable(
+        sizes=sizes,
+        strings=tuple(strings),
+        which=which,
+        begins=ends - lengths,
+        ends=ends,
+        areas=areas,
+    )
 
 
 def _shifted(where: Callable[[int], str], by: int, row: int) -> str:
@@ -147,8 +172,10 @@ def _shifted(where: Callable[[int], str], by: int, row: int) -> str:
 
 def no_masks(sizes: Int64[np.ndarray, "n 2"]) -> MaskTable:
     """A table of objects without masks."""
-    offsets, areas = np.zeros(len(sizes) + 1, dtype=np.int64), np.zeros(len(sizes))
-    return MaskTable(sizes=sizes, strings=b"", offsets=offsets, areas=areas)
+    nowhere, areas = np.zeros(len(sizes), dtype=np.int64), np.zeros(len(sizes))
+    return MaskTable(
+        sizes=sizes, strings=(b"",), which=nowhere, begins=nowhere, ends=nowhere, areas=areas
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,13 +212,13 @@ class _Reader:
         """Compressed strings of a column that holds nothing else, at its images' sizes."""
         if set(map(type, segmentations)) != {Rle}:
             return None
-        given = [segmentation.size for segmentation in segmentations]
-        if given != list(map(tuple, self.sizes.tolist())):
-            return None
-        counts = [segmentation.counts for segmentation in segmentations]
+        sides = chain.from_iterable(map(attrgetter("size"), segmentations))
+        counts = list(map(attrgetter("counts"), segmentations))
         try:
-            return counts if all(map(str.isascii, counts)) and all(counts) else None
-        except TypeError:  # plain run lengths
+            given = np.fromiter(sides, np.int64, self.sizes.size)
+            same = bool((given == self.sizes.reshape(-1)).all())
+            return counts if same and all(map(str.isascii, counts)) and all(counts) else None
+        except (TypeError, OverflowError):  # plain run lengths, a size beyond 2^63
             return None
 
     def _texts(self, segmentations: Sequence[Any]) -> list[str]:
@@ -202,21 +229,22 @@ class _Reader:
             index for index, given in enumerate(there) if given and isinstance(plain[index], list)
         ]
         faults = polygon_faults([plain[index] for index in drawn], self.sizes[drawn])
+        texts = [""] * len(plain)
         for index, fault in zip(drawn, faults, strict=True):
-            if fault:
-                there[index] = False
-                self._fail(index, fault)
-        return [
-            self._text(index, segmentation) if given else ""
-            for index, (segmentation, given) in enumerate(zip(plain, there, strict=True))
-        ]
+            there[index] = False
+            texts[index] = self._fail(index, fault) if fault else self._drawn(index, plain[index])
+        for index in np.flatnonzero(there).tolist():
+            texts[index] = self._text(index, plain[index])
+        return texts
+
+    def _drawn(self, index: int, polygons: list[Any]) -> str:
+        height, width = self.sizes[index].tolist()
+        arrays = [np.fromiter(polygon, np.float64, len(polygon)) for polygon in polygons]
+        pieces = mask_api.frPyObjects(arrays, height, width)
+        merged = mask_api.merge(pieces) if len(pieces) > 1 else pieces[0]
+        return bytes(merged["counts"]).decode("ascii")
 
     def _text(self, index: int, segmentation: Any) -> str:
-        if isinstance(segmentation, list):
-            height, width = self.sizes[index].tolist()
-            pieces = mask_api.frPyObjects(segmentation, height, width)
-            merged = mask_api.merge(pieces) if len(pieces) > 1 else pieces[0]
-            return bytes(merged["counts"]).decode("ascii")
         if isinstance(segmentation, Rle):
             return self._run_lengths(index, segmentation.size, segmentation.counts)
         if isinstance(segmentation, dict):

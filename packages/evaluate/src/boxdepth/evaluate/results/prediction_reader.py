@@ -1,5 +1,6 @@
 """Reading a COCO results file: parsed once, checked record by record, faults named."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +15,14 @@ from boxdepth.evaluate.results import schema
 from boxdepth.evaluate.results.annotations import GroundTruth
 from boxdepth.evaluate.results.bulk import without_collector
 from boxdepth.evaluate.results.columns import ColumnReader, positions
-from boxdepth.evaluate.results.json_document import JsonLimits, parse, parse_as, read_text
+from boxdepth.evaluate.results.json_document import JsonLimits, JsonSource, opened, parse, parse_as
 from boxdepth.evaluate.results.masks import read_masks
-from boxdepth.evaluate.results.predictions import Predictions, canonical_order, describe
+from boxdepth.evaluate.results.predictions import (
+    Predictions,
+    by_image_and_score,
+    canonical_order,
+    describe,
+)
 from boxdepth.evaluate.results.problems import DataError, Problems, quoted
 from boxdepth.evaluate.results.schema import Columns, columns_of
 
@@ -43,40 +49,54 @@ def read_predictions(
     """
     if isinstance(predictions, Predictions):
         return predictions
-    source = str(predictions) if isinstance(predictions, Path) else "predictions"
-    problems = Problems(source=source)
     if isinstance(predictions, Path):
-        columns = _from_file(predictions, problems, limits, with_masks)
-    elif isinstance(predictions, dict):
-        columns = predictions
+        table = _from_file(predictions, truth, limits, with_masks)
     else:
-        columns = _from_records(predictions, problems)  # type: ignore[arg-type]
-    # A copy of which large columns are dropped once they are read, if nobody else has them.
-    owned = dict(columns)
-    del columns
-    table = _table(owned, truth, problems, with_masks)
-    problems.raise_if_any()
+        reader = _Reader("predictions", truth, with_masks)
+        table = reader.table(
+            predictions
+            if isinstance(predictions, dict)
+            else _from_records(predictions, reader.problems)  # type: ignore[arg-type]
+        )
     ordered = canonical_order(table)
     return replace(ordered, notes=(*ordered.notes, *describe(ordered, truth)))
 
 
-def _from_file(path: Path, problems: Problems, limits: JsonLimits, with_masks: bool) -> Columns:
-    text = read_text(path, limits)
+def _from_file(path: Path, truth: GroundTruth, limits: JsonLimits, with_masks: bool) -> Predictions:
     shapes: tuple[Any, ...] = (list[schema.Result],)
     if not with_masks:
         shapes = (list[schema.BoxResult], *shapes)
-    for shape in shapes:
-        typed = parse_as(text, shape)
-        if typed is not None:
-            return columns_of(typed, schema.RESULT_KEYS)
-    value = parse(text, name=problems.source)
+    source = str(path)
+    with opened(path, limits) as document:
+        for shape in shapes:
+            table = _piecewise(document, shape, _Reader(source, truth, with_masks))
+            if table is not None:
+                return table
+        value = parse(document.text(), name=source)
     if not isinstance(value, list):
         raise DataError(
-            f"{problems.source}: is an object, expected a list of results "
+            f"{source}: is an object, expected a list of results "
             '[{"image_id", "category_id", "score", "bbox" and / or "segmentation"}, ...]. '
             "Were --predictions and --annotations exchanged?"
         )
-    return _from_records(value, problems)
+    reader = _Reader(source, truth, with_masks)
+    return reader.table(_from_records(value, reader.problems))
+
+
+def _piecewise(document: JsonSource, shape: Any, reader: "_Reader") -> Predictions | None:
+    """Some thousand records at a time, or None where one is at fault: it is named by a reader of
+    the whole file, which sees them all."""
+    tables: list[Predictions] = []
+    for piece in document.pieces():
+        rows = parse_as(piece, shape)
+        if rows is None:
+            return None
+        try:
+            tables.append(reader.table(columns_of(rows, schema.RESULT_KEYS)))
+        except DataError:
+            return None
+        del rows  # their memory serves the next ones
+    return replace(Predictions.joined(tables), notes=tables[-1].notes)
 
 
 def _from_records(records: Sequence[Any], problems: Problems) -> Columns:
@@ -92,51 +112,59 @@ def _from_records(records: Sequence[Any], problems: Problems) -> Columns:
     return columns_of(rows, schema.RESULT_KEYS)
 
 
-def _table(
-    columns: dict[str, Sequence[Any]], truth: GroundTruth, problems: Problems, with_masks: bool
-) -> Predictions:
-    def where(index: int) -> str:
-        image, score = columns["image_id"][index], columns["score"][index]
-        seen = "missing" if score is UNSET else quoted(score)
-        return f"result {index} of image {quoted(image)}, score {seen}"
+class _Reader:
+    """Checks the columns of one results file, all at once or in parts."""
 
-    reader = ColumnReader(table="results", where=where, problems=problems)
-    image_index = _known(reader, "image_id", columns, truth.image_ids)
-    category_index = _known(reader, "category_id", columns, truth.category_ids)
-    scores, _ = reader.numbers("score", columns["score"])
-    boxes, has_box = reader.boxes(columns.pop("bbox"))
-    problems.raise_if_any()  # sizes cannot be told: the ids, to begin with, must be right
-    # Nearly in canonical order from here on: masks are long to move once they are read.
-    order = np.lexsort((-scores, image_index))
-    given: Sequence[Any] = columns.pop("segmentation")
-    if not with_masks:
-        given = [UNSET if boxed else s for s, boxed in zip(given, has_box.tolist(), strict=True)]
-    sizes = truth.image_sizes[image_index[order]].reshape(-1, 2)
-    masks = read_masks(
-        given,
-        sizes,
-        where=lambda row: where(int(order[row])),
-        problems=problems,
-        order=order,
-    )
-    del given
-    boxes, has_box = boxes[order], has_box[order]
-    if not problems.count:
-        for row in np.flatnonzero(~has_box & ~masks.present).tolist():
-            problems.add(where(int(order[row])), "has neither bbox nor segmentation")
-    if not has_box.all():
-        boxes = np.where(has_box[:, None], boxes, masks.boxes_xywh())
-    return Predictions(
-        source=problems.source,
-        record=order,
-        image_index=image_index[order],
-        category_index=category_index[order],
-        scores=scores[order],
-        boxes_xywh=boxes,
-        has_box=has_box,
-        masks=masks,
-        notes=reader.notes(),
-    )
+    def __init__(self, source: str, truth: GroundTruth, with_masks: bool) -> None:
+        self.truth, self.with_masks = truth, with_masks
+        self.problems = Problems(source=source)
+        self.mended: Counter[str] = Counter()
+
+    def table(self, columns: Columns) -> Predictions:
+        """The records by image and falling score, with notes on all that was mended so far.
+
+        Raises:
+            DataError: names what is wrong with them.
+        """
+
+        def where(index: int) -> str:
+            image, score = columns["image_id"][index], columns["score"][index]
+            seen = "missing" if score is UNSET else quoted(score)
+            return f"result {index} of image {quoted(image)}, score {seen}"
+
+        truth, problems = self.truth, self.problems
+        reader = ColumnReader(table="results", where=where, problems=problems, mended=self.mended)
+        image_index = _known(reader, "image_id", columns, truth.image_ids)
+        category_index = _known(reader, "category_id", columns, truth.category_ids)
+        scores, _ = reader.numbers("score", columns["score"])
+        boxes, has_box = reader.boxes(columns["bbox"])
+        problems.raise_if_any()  # sizes cannot be told: the ids, to begin with, must be right
+        given: Sequence[Any] = columns["segmentation"]
+        if not self.with_masks:
+            given = [
+                UNSET if boxed else s for s, boxed in zip(given, has_box.tolist(), strict=True)
+            ]
+        sizes = truth.image_sizes[image_index].reshape(-1, 2)
+        masks = read_masks(given, sizes, where=where, problems=problems)
+        if not problems.count:
+            for row in np.flatnonzero(~has_box & ~masks.present).tolist():
+                problems.add(where(row), "has neither bbox nor segmentation")
+        problems.raise_if_any()
+        if not has_box.all():
+            boxes = np.where(has_box[:, None], boxes, masks.boxes_xywh())
+        # Small parts are cheap to sort; what then follows is to sort little or nothing.
+        order = by_image_and_score(image_index, scores)
+        return Predictions(
+            source=problems.source,
+            record=order,
+            image_index=image_index[order],
+            category_index=category_index[order],
+            scores=scores[order],
+            boxes_xywh=boxes[order],
+            has_box=has_box[order],
+            masks=masks.take(order),
+            notes=reader.notes(),
+        )
 
 
 def _known(

@@ -1,6 +1,6 @@
 """COCO results (a list of detections) as checked columns."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,6 +8,8 @@ from jaxtyping import Bool, Float64, Int64
 
 from boxdepth.evaluate.results.annotations import GroundTruth
 from boxdepth.evaluate.results.masks import MaskTable
+
+COLUMNS = ("record", "image_index", "category_index", "scores", "boxes_xywh", "has_box")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,25 +48,55 @@ class Predictions:
             return np.asarray(self.boxes_xywh[:, 2:].prod(axis=1))
         return self.masks.areas
 
+    @classmethod
+    def joined(cls, tables: Sequence["Predictions"]) -> "Predictions":
+        """The detections of all parts of one file, one part's after the other's."""
+        begins = np.cumsum([0, *map(len, tables)])[:-1].tolist()
+        columns = {
+            column: np.concatenate([getattr(table, column) for table in tables])
+            for column in COLUMNS
+        }
+        records = [table.record + begin for table, begin in zip(tables, begins, strict=True)]
+        return cls(
+            source=tables[-1].source,
+            notes=tables[-1].notes,
+            masks=MaskTable.joined([table.masks for table in tables]),
+            **columns | {"record": np.concatenate(records)},
+        )
+
     def take(self, order: Int64[np.ndarray, " m"]) -> "Predictions":
         """Detections `order`, in that order."""
-        columns = ("record", "image_index", "category_index", "scores", "boxes_xywh", "has_box")
-        chosen = {column: getattr(self, column)[order] for column in columns}
+        chosen = {column: getattr(self, column)[order] for column in COLUMNS}
         return replace(self, **chosen, masks=self.masks.take(order))
 
 
 def canonical_order(predictions: Predictions) -> Predictions:
     """The same detections by image, falling score, box, class and mask."""
     image, scores = predictions.image_index, predictions.scores
-    step, fall = np.diff(image), np.diff(scores)
-    order = np.arange(len(image))
-    if not ((step > 0) | ((step == 0) & (fall <= 0))).all():
-        order = np.lexsort((-scores, image))
-        step, fall = np.diff(image[order]), np.diff(scores[order])
-    same = (step == 0) & (fall == 0)
+    order = by_image_and_score(image, scores)
+    image, scores = image[order], scores[order]
+    same = (image[1:] == image[:-1]) & (scores[1:] == scores[:-1])
     if same.any():
         order = _ties_by_content(predictions, order, same)
     return predictions if (np.diff(order) == 1).all() else predictions.take(order)
+
+
+def by_image_and_score(
+    image: Int64[np.ndarray, " n"], scores: Float64[np.ndarray, " n"]
+) -> Int64[np.ndarray, " n"]:
+    """The order by image and falling score; images that have it already cost nothing."""
+    order = np.arange(len(image))
+    step = np.diff(image)
+    wrong = (step < 0) | ((step == 0) & (scores[1:] > scores[:-1]))
+    if wrong.any():
+        rows = order
+        if step.min() >= 0:
+            mixed = np.zeros(image[-1] + 1, dtype=bool)
+            mixed[image[1:][wrong]] = True
+            rows = np.flatnonzero(mixed[image])
+        order = order.copy()
+        order[rows] = rows[np.lexsort((-scores[rows], image[rows]))]
+    return order
 
 
 def _ties_by_content(predictions: Predictions, order: np.ndarray, same: np.ndarray) -> np.ndarray:
@@ -123,10 +155,11 @@ def _box_notes(predictions: Predictions, truth: GroundTruth) -> Iterator[str]:
     missing = int((~boxed).sum())
     if missing:
         yield f"{missing} detections have no bbox: computed from the mask."
-    boxes = predictions.boxes_xywh[boxed]
-    sizes = truth.image_sizes[predictions.image_index[boxed]]
-    leaves = (boxes[:, :2] + boxes[:, 2:] > sizes[:, ::-1] * 1.05 + 2).any(axis=1)
-    share = float(leaves.mean())
+    boxes, leaves = predictions.boxes_xywh, ~boxed
+    for side in (0, 1):
+        farthest = truth.image_sizes[:, 1 - side] * 1.05 + 2
+        leaves |= boxes[:, side] + boxes[:, side + 2] > farthest[predictions.image_index]
+    share = float((leaves & boxed).sum() / boxed.sum())
     if share > 0.2:
         yield (
             f"{share:.0%} of the boxes leave their image: are they [x1, y1, x2, y2] instead of "

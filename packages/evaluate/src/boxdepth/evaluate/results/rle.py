@@ -37,14 +37,16 @@ def measure(
     Returns:
         Whether each is canonical, and object pixels (only meaningful where it is).
     """
-    spelled = _spelled(data, lengths)
+    value = data - np.uint8(_FIRST_CHARACTER)  # wraps: what is below 48 ends up above 63
+    more = value > 31
+    spelled = _spelled(value, more, lengths)
     if not spelled.all():
         areas = np.zeros(len(lengths), dtype=np.int64)
         good = spelled.copy()
         kept = data[np.repeat(spelled, lengths)]
         good[spelled], areas[spelled] = measure(kept, lengths[spelled], pixels[spelled])
         return good, areas
-    numbers, counts = _numbers(data, lengths)
+    numbers, counts = _numbers(value, more, lengths)
     return _sums(numbers, counts, pixels)
 
 
@@ -108,45 +110,51 @@ def from_mask(mask: Bool[np.ndarray, "h w"]) -> list[int]:
 
 
 def _spelled(
-    data: UInt8[np.ndarray, " b"], lengths: Int64[np.ndarray, " n"]
+    value: UInt8[np.ndarray, " b"], more: Bool[np.ndarray, " b"], lengths: Int64[np.ndarray, " n"]
 ) -> Bool[np.ndarray, " n"]:
     """Which strings are whole numbers in the alphabet, none of them over-long."""
-    value = data - np.uint8(_FIRST_CHARACTER)  # wraps: what is below 48 ends up above 63
-    more = value > 31
     full = lengths > 0
     stops = np.cumsum(lengths)
     good = full.copy()
     good[full] = ~more[stops[full] - 1]
-    faults = np.flatnonzero(value > 63)
+    wrong = value > 63
     if more.size > _MAX_GROUPS:  # characters that say for the seventh time that more is to come
         long = more[_MAX_GROUPS - 1 :].copy()
         for earlier in range(1, _MAX_GROUPS):
             long &= more[_MAX_GROUPS - 1 - earlier : -earlier]
-        faults = np.concatenate((faults, np.flatnonzero(long) + _MAX_GROUPS - 1))
-    good[np.searchsorted(stops, faults, side="right")] = False
+        wrong[_MAX_GROUPS - 1 :] |= long
+    if wrong.any():
+        good[np.searchsorted(stops, np.flatnonzero(wrong), side="right")] = False
     return good
 
 
 def _numbers(
-    data: UInt8[np.ndarray, " b"], lengths: Int64[np.ndarray, " n"]
+    value: UInt8[np.ndarray, " b"], more: Bool[np.ndarray, " b"], lengths: Int64[np.ndarray, " n"]
 ) -> tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, " n"]]:
     """The signed numbers in joined strings, and how many each string holds."""
-    value = data - np.uint8(_FIRST_CHARACTER)
-    more = value > 31
-    flags = value.copy()  # 64 marks a number's last group if another stands before it
-    flags[1:] |= more[:-1].view(np.uint8) << np.uint8(6)
-    last = flags[~more]
     # Five bits with a sign: all there is to most numbers. The few longer ones take in their lower
-    # groups one by one. (Before the first character comes the last one, which ends a number.)
-    signed = ((last & np.uint8(31)) ^ np.uint8(16)) - np.uint8(16)
+    # groups, which stand before their last one.
+    signed = ((value[~more] & np.uint8(31)) ^ np.uint8(16)) - np.uint8(16)
     numbers = signed.view(np.int8).astype(np.int64)
-    longer, ends, step = np.flatnonzero(last > 63), np.flatnonzero((flags > 63) & ~more), 1
-    while len(longer):
-        numbers[longer] = (numbers[longer] << 5) | (value[ends - step] & 31)
-        step += 1
-        longer, ends = (array[more[ends - step]] for array in (longer, ends))
-    before = np.searchsorted(np.flatnonzero(more), np.cumsum(lengths))
-    return numbers, lengths - np.diff(before, prepend=0)
+    lower = np.flatnonzero(more)
+    place = lower - np.arange(len(lower))
+    if len(lower):
+        begins = np.concatenate(([0], np.flatnonzero(place[1:] != place[:-1]) + 1))
+        groups = _steps(begins, len(lower))
+        shift = 5 * (np.arange(len(lower)) - np.repeat(begins, groups))
+        bits = np.add.reduceat((value[lower] & np.int64(31)) << shift, begins)
+        longer = place[begins]
+        numbers[longer] = (numbers[longer] << 5 * groups) + bits
+    begins = np.searchsorted(lower, np.cumsum(lengths) - lengths)
+    return numbers, lengths - _steps(begins, len(lower))
+
+
+def _steps(begins: Int64[np.ndarray, " n"], end: int) -> Int64[np.ndarray, " n"]:
+    """How far each begin is from the next, the last from `end`."""
+    steps = np.empty_like(begins)
+    np.subtract(begins[1:], begins[:-1], out=steps[:-1])
+    steps[-1:] = end - begins[-1:]
+    return steps
 
 
 def _sums(
@@ -157,40 +165,25 @@ def _sums(
     """Undo the differences: are all runs positive, do they fill the image, what is the area?
 
     Runs of one colour are running sums over every second number, so one running sum over the even
-    places and one over the odd serve all masks at once: each subtracts where it began.
+    places and one over the odd serve all masks at once: each subtracts where it began. `numbers`
+    is changed: a mask's first run, which alone may be 0, is taken one longer, and its third, which
+    is no difference, made one.
     """
-    sums = np.zeros((2, (len(numbers) + 3) // 2), dtype=np.int64)  # zeros before the first two
-    for parity in (0, 1):
-        column = sums[parity, 1 : 1 + len(numbers[parity::2])]
-        column[:] = numbers[parity::2]  # contiguous first: that sums five times as fast
-        np.cumsum(column, out=column)
     first = np.cumsum(counts) - counts
-    begin = numbers[first]  # each mask's first run, background
-    least, total = np.zeros((2, len(counts)), np.int64), np.zeros((2, len(counts)), np.int64)
-    for colour in (0, 1):  # object runs stand at 1, 3, ...; background ones after the first at 2, 4
-        runs = (counts - colour) // 2
-        starts = first + 1 + colour
-        base = sums[starts % 2, starts // 2]
-        least[colour], total[colour] = _reduced(sums, starts, runs)
-        least[colour] -= base
-        total[colour] -= base * runs
-        least[colour][runs == 0] = 1
-    good = (begin >= 0) & (least > 0).all(axis=0) & (begin + total.sum(axis=0) == pixels)
-    return good, total[0]
-
-
-def _reduced(
-    sums: Int64[np.ndarray, "2 k"], starts: Int64[np.ndarray, " n"], runs: Int64[np.ndarray, " n"]
-) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
-    """Smallest value and sum of `runs` values from each start, two apart; zeros for no runs."""
-    least, total = np.zeros(len(starts), np.int64), np.zeros(len(starts), np.int64)
+    numbers[first] += 1
+    third = first[counts > 2]
+    numbers[third + 2] -= numbers[third]
+    least, total = np.ones((2, len(counts)), np.int64), np.zeros((2, len(counts)), np.int64)
     for parity in (0, 1):
-        mine = np.flatnonzero((starts % 2 == parity) & (runs > 0))
-        if not len(mine):
-            continue
-        begins = starts[mine] // 2 + 1
-        cuts = np.stack((begins, begins + runs[mine]), axis=1).reshape(-1)
-        cuts = cuts[:-1] if cuts[-1] == sums.shape[1] else cuts
-        least[mine] = np.minimum.reduceat(sums[parity], cuts)[::2]
-        total[mine] = np.add.reduceat(sums[parity], cuts)[::2]
-    return least, total
+        sums = np.zeros(1 + len(numbers[parity::2]), dtype=np.int64)
+        sums[1:] = numbers[parity::2]  # contiguous first: that sums five times as fast
+        np.cumsum(sums, out=sums)
+        begins = (first + 1 - parity) // 2
+        runs = _steps(begins, len(sums) - 1)
+        some = runs > 0
+        begins, runs = begins[some], runs[some]
+        base = sums[begins]
+        least[parity, some] = np.minimum.reduceat(sums[1:], begins) - base
+        total[parity, some] = np.add.reduceat(sums[1:], begins) - base * runs
+    good = (least > 0).all(axis=0) & (total.sum(axis=0) - 1 == pixels)
+    return good, np.where(first % 2 == 0, total[1], total[0])
