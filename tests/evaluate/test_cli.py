@@ -240,6 +240,40 @@ def test_boxes_alone_are_measured_as_boxes(evaluate, files, tmp_path) -> None:
     assert (code, measures["iou_type"], measures["fragmentation"]) == (0, "bbox", None)
 
 
+def test_a_dense_scene_is_counted_to_the_last_object(evaluate, tmp_path) -> None:
+    boxes = [[10 * (n % 15), 10 * (n // 15), 8, 8] for n in range(150)]
+    truth = {
+        "images": [{"id": 1, "height": 200, "width": 200}],
+        "categories": [{"id": 1, "name": "cell"}],
+        "annotations": [
+            {"id": n, "image_id": 1, "category_id": 1, "bbox": box, "area": 64, "iscrowd": 0}
+            for n, box in enumerate(boxes)
+        ],
+    }
+    results = [
+        {"image_id": 1, "category_id": 1, "score": 1 - n / 1000, "bbox": box}
+        for n, box in enumerate(boxes)
+    ]
+    paths = str(tmp_path / "predictions.json"), str(tmp_path / "annotations.json")
+    for path, document in zip(paths, (results, truth), strict=True):
+        Path(path).write_text(json.dumps(document))
+    arguments = ["ap", *named(paths), "--iou-type", "bbox", "--measures", "--json"]
+    report = json.loads(evaluate(*arguments)[1])
+    assert report["bbox"]["ar_100"] == pytest.approx(100 / 150)
+    overall = report["measures"]["f1"]["overall"]
+    assert (overall["tp"], overall["fn"]) == (100, 50)
+    assert "than the 100 detections that count (image 1: 150 of cell)" in str(report["warnings"])
+    for option in (["--max-detections", "1, 10,100,300"], ["--max-detections=300"]):
+        code, out, err = evaluate(*arguments, *option)
+        assert code == 0, err
+        report = json.loads(out)
+        assert (report["bbox"]["ap"], report["bbox"]["ar_300"]) == pytest.approx((1.0, 1.0))
+        overall = report["measures"]["f1"]["overall"]
+        assert (overall["tp"], overall["fn"]) == (150, 0)
+        assert not report["warnings"]
+    assert evaluate(*arguments, "--max-detections", "ten")[0] == 2
+
+
 @pytest.mark.parametrize("suffix", [".svg", ".csv", ".json"])
 def test_the_confusion_matrix_comes_as_picture_table_and_json(
     suffix: str, evaluate, files, tmp_path

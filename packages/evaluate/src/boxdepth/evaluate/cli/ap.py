@@ -205,7 +205,12 @@ def measure_and_write(
     """What stands beside AP: shown, written where that was asked for, and as JSON."""
     shape: IouType = "segm" if report.segm or report.boundary else "bbox"
     measures = measure(
-        found, truth, iou_type=shape, depth=request.depth, depth_sign=request.depth_sign
+        found,
+        truth,
+        iou_type=shape,
+        max_detections=request.max_detections[-1],
+        depth=request.depth,
+        depth_sign=request.depth_sign,
     )
     show_measures(measures, per_class=request.per_class)
     write_measures(measures, request.confusion, request.rows, overwrite=request.overwrite)

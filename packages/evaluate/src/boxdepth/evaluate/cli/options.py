@@ -54,11 +54,15 @@ def user_path(text: str) -> Path:
     return Path(text).expanduser()
 
 
-def limits(text: str) -> tuple[int, ...]:
+class Limits(tuple[int, ...]):
+    """Numbers of one option; a plain tuple would take several words of the command line."""
+
+
+def limits(text: str) -> Limits:
     """`1,10,100` as numbers."""
     if not re.fullmatch(r" *[1-9]\d{0,8} *(, *[1-9]\d{0,8} *)*", text):
         raise typer.BadParameter(f"{text!r}, expected whole numbers from 1, such as 1,10,100,500")
-    return tuple(sorted(set(map(int, text.split(",")))))
+    return Limits(sorted(set(map(int, text.split(",")))))
 
 
 def file_option(name: str, text: str, metavar: str = "FILE") -> Any:
@@ -102,7 +106,7 @@ CountedBy = Annotated[
     BackendName, typer.Option("--backend", help="fast: hotcoco. They agree to 1e-12.")
 ]
 MaxDetections = Annotated[
-    tuple[int, ...] | None,
+    Limits | None,
     typer.Option(
         "--max-detections",
         parser=limits,

@@ -120,19 +120,18 @@ def evaluate_tables(
 
 def _crowded(truth: GroundTruth, limit: int) -> list[str]:
     """A word where an image holds more objects of a class than detections count."""
-    pairs = np.column_stack((truth.image_index, truth.category_index))[~truth.crowd]
-    if not len(pairs):
+    classes = len(truth.category_ids)
+    pairs = (truth.image_index * classes + truth.category_index)[~truth.crowd]
+    kinds, counts = np.unique(pairs, return_counts=True)
+    if counts.max(initial=0) <= limit:
         return []
-    kinds, counts = np.unique(pairs, axis=0, return_counts=True)
-    if counts.max() <= limit:
-        return []
-    image, category = kinds[counts.argmax()].tolist()
-    images = len(np.unique(kinds[counts > limit, 0]))
+    image, category = divmod(kinds[counts.argmax()].item(), classes)
+    images = len(np.unique(kinds[counts > limit] // classes))
     return [
         f"{images} images hold more objects of a class than the {limit} detections that count "
         f"(image {truth.image_ids[image]}: {counts.max()} of {truth.category_names[category]}), so "
-        "the others cannot be found: count more with --max-detections "
-        f"1,10,100,{10 * math.ceil(1.5 * counts.max() / 10)}."
+        "the others cannot be found: count more with `evaluate ap --max-detections "
+        f"1,10,100,{10 * math.ceil(1.5 * counts.max() / 10)}`."
     ]
 
 

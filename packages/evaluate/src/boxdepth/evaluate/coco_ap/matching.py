@@ -26,8 +26,8 @@ class Matches:
 
     Attributes:
         annotation: row of the annotation each detection found, -1 for none, by threshold.
-        ignored: it found a crowd region, or is beyond the best 100 of its image and class: it
-            counts neither way.
+        ignored: it found a crowd region, or is beyond the best of its image and class: it counts
+            neither way.
     """
 
     annotation: Int64[np.ndarray, "t n"]
@@ -65,8 +65,13 @@ def image_overlaps(
         yield ImageOverlaps(image=image, detections=detections, annotations=annotations, iou=iou)
 
 
-def match(truth: GroundTruth, predictions: Predictions, iou_type: IouType) -> Matches:
-    """Match every class of every image as COCO does."""
+def match(
+    truth: GroundTruth,
+    predictions: Predictions,
+    iou_type: IouType,
+    most: int = MAX_DETECTIONS[-1],
+) -> Matches:
+    """Match every class of every image as COCO does, the best `most` detections of each."""
     shape = (len(IOU_THRESHOLDS), len(predictions))
     annotation, ignored = np.full(shape, -1, dtype=np.int64), np.zeros(shape, dtype=bool)
     for overlaps in image_overlaps(truth, predictions, iou_type):
@@ -74,8 +79,8 @@ def match(truth: GroundTruth, predictions: Predictions, iou_type: IouType) -> Ma
         of_objects = truth.category_index[overlaps.annotations]
         for category in np.unique(classes).tolist():
             rows = np.flatnonzero(classes == category)
-            ignored[:, overlaps.detections[rows[MAX_DETECTIONS[-1] :]]] = True
-            rows = rows[: MAX_DETECTIONS[-1]]
+            ignored[:, overlaps.detections[rows[most:]]] = True
+            rows = rows[:most]
             columns = np.flatnonzero(of_objects == category)
             columns = columns[np.argsort(truth.crowd[overlaps.annotations[columns]], kind="stable")]
             objects = overlaps.annotations[columns]

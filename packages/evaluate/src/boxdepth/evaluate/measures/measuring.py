@@ -9,6 +9,7 @@ import numpy as np
 from boxdepth.evaluate.coco_ap import IouType
 from boxdepth.evaluate.coco_ap.evaluation import cannot_compare
 from boxdepth.evaluate.coco_ap.matching import Matches, image_overlaps, match
+from boxdepth.evaluate.coco_ap.protocol import MAX_DETECTIONS
 from boxdepth.evaluate.measures.calibration import Calibration, calibrate
 from boxdepth.evaluate.measures.confusion import ConfusionMatrix, confusion_matrix
 from boxdepth.evaluate.measures.fragmentation import Fragmentation, fragmentation
@@ -98,6 +99,7 @@ def measure(
     annotations: AnnotationsInput,
     *,
     iou_type: IouType = "segm",
+    max_detections: int = MAX_DETECTIONS[-1],
     depth: Path | None = None,
     depth_sign: DepthSign = "inverse",
 ) -> Measures:
@@ -106,6 +108,7 @@ def measure(
     Args:
         predictions, annotations: as `evaluate_coco` takes them.
         iou_type: what is compared.
+        max_detections: how many of each image and class count, best scores first.
         depth: folder of PNG, TIFF or NPY depth maps, or an HDF5 file, for slices by depth.
         depth_sign: "inverse" if larger means nearer (as depth networks and our stores have it),
             "distance" if larger means farther.
@@ -118,7 +121,7 @@ def measure(
     fault = cannot_compare(truth, found, iou_type)
     if fault:
         raise DataError(fault)
-    matches = match(truth, found, iou_type)
+    matches = match(truth, found, iou_type, max_detections)
     return measure_matched(
         truth, found, matches, iou_type=iou_type, depth=depth, depth_sign=depth_sign
     )
