@@ -10,6 +10,7 @@ The suite runs the same sections in small (``tests/depthgen/test_soak.py``).
 
 import argparse
 import contextlib
+import hashlib
 import json
 import os
 import random
@@ -25,6 +26,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -276,6 +278,50 @@ def damages(store: Path, count: int, seed: int = 0) -> Counter[str]:
     return counted
 
 
+STRANGE = (
+    None, "", "NaN", "../../etc/passwd", "\0", "numcodecs.pickle", True, -1, 0, 0.5, 1e308, 2**40,
+    2**70, [], [0], [-1, 2], [2**40], [[]], {}, {"a": 1},
+)  # fmt: skip
+
+
+def odd_metadata(store: Path, count: int, seed: int = 0) -> Counter[str]:
+    """One value of a ``zarr.json``, a record or the manifest becomes strange, and the manifest
+    vouches for it: refused in words, or read as before."""
+    rng, counted, expected = random.Random(seed), Counter[str](), _everything(store)
+    manifest = store / ".boxdepth" / "MANIFEST.json"
+    files = sorted(store.rglob("*.json"))
+    for _ in range(count):
+        file = rng.choice([*files, *[manifest] * 5])
+        before, vouched = file.read_bytes(), manifest.read_bytes()
+        document = json.loads(before)
+        *parents, last = rng.choice(list(_places(document)))
+        node = document
+        for key in parents:
+            node = node[key]
+        node[last] = rng.choice(STRANGE)
+        data = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+        file.write_bytes(data)
+        if file != manifest:
+            hashes = [hashlib.sha256(part).hexdigest().encode() for part in (before, data)]
+            manifest.write_bytes(vouched.replace(*hashes))
+        try:
+            assert _everything(store) == expected, (seed, file.name, parents, last)
+            counted["read as it was"] += 1
+        except DataError:
+            counted["refused"] += 1
+        file.write_bytes(before)
+        manifest.write_bytes(vouched)
+    return counted
+
+
+def _places(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    if path:
+        yield path
+    if isinstance(tree, dict | list):
+        for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            yield from _places(value, (*path, key))
+
+
 def _everything(store: Path) -> list[object]:
     opened = open_store(store)
     return [
@@ -459,10 +505,9 @@ def sections(
         (work / "photos").mkdir()
         real = Bench(work=work / "photos", source=source)
 
-    def on_a_copy() -> Counter[str]:
+    def copied(name: str) -> Path:
         bench.whole()
-        copy = shutil.copytree(work / "whole.zarr", work / "copy.zarr")
-        return damages(copy, size.damages, size.seed)
+        return shutil.copytree(work / "whole.zarr", work / name)
 
     return {
         "clusters": lambda: clusters(real),
@@ -472,7 +517,8 @@ def sections(
         "dead clients": lambda: dead_clients(bench, 3),
         "two writers": lambda: writers(bench, size.writers),
         "full disk": lambda: full(bench, size.full),
-        "damages": on_a_copy,
+        "damages": lambda: damages(copied("copy.zarr"), size.damages, size.seed),
+        "odd metadata": lambda: odd_metadata(copied("odd.zarr"), size.damages, size.seed),
         "fuzz": lambda: fuzz(work, size.fuzz, size.seed),
         "many images": lambda: many(work, size.many),
     }

@@ -49,6 +49,14 @@ def test_damages_are_found(tmp_path: Path) -> None:
     assert counted["found"] > 100
 
 
+def test_odd_metadata_that_the_manifest_vouches_for(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "s.zarr", **content(10), unit=4)
+    counted = soak.odd_metadata(store, 400)
+    print(dict(counted))
+    assert counted["refused"] > 300
+    assert sum(counted.values()) == 400
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's words about damaged TIFF files
 def test_hostile_files(tmp_path: Path) -> None:
     counted = soak.fuzz(tmp_path, 300)

@@ -1,7 +1,7 @@
 """What a finished store says about itself, checked against the objects that are there."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from boxdepth.depthgen.store.records import (
     unit_key,
 )
 from boxdepth.depthgen.store.schema import (
+    ARRAYS,
     CONTROL,
     DATASET_RECORD,
     MANIFEST,
@@ -73,8 +74,8 @@ def read_manifest(location: Location) -> Manifest:
     body, fingerprint = _read_manifest_file(location)
     damaged = f"{location}/{MANIFEST}: damaged"
     try:
-        hashes = {f"{RECORDS}/{name}": digest for name, digest in body["records"].items()}
-        hashes |= body["metadata"]
+        hashes = {f"{RECORDS}/{name}": str(digest) for name, digest in body["records"].items()}
+        hashes |= {name: str(digest) for name, digest in body["metadata"].items()}
         if not all(is_plain_name(name) for name in hashes):
             raise ValueError("a name that leads out of the store")
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -87,12 +88,18 @@ def read_manifest(location: Location) -> Manifest:
         raise StoreError(f"{damaged} ({error!r}); repeat the depthgen run") from error
     metadata = {name: read[name] for name in body["metadata"]}
     attributes = _attributes(location, records)
+    if len(records) != attributes.units + 1:
+        raise StoreError(
+            f"{location}: the manifest names {len(records) - 1} units, the store has "
+            f"{attributes.units}; build it again"
+        )
     keys = [unit_key(unit) for unit in range(attributes.units)]
     if missing := [key for key in keys if f"{key}.json" not in records]:
         raise StoreError(
             f"{location}: the manifest lacks units {', '.join(missing[:5])}; build it again"
         )
     units = tuple(_unit_record(key, records[f"{key}.json"], location) for key in keys)
+    _check_arrays(location, attributes, units)
     if sum(len(unit.image_ids) for unit in units) != attributes.images:
         raise StoreError(f"{location}: the records do not add up to {attributes.images} images")
     return Manifest(
@@ -112,6 +119,19 @@ def _attributes(location: Location, records: Mapping[str, Any]) -> StoreAttribut
     except (KeyError, TypeError) as error:
         raise StoreError(f"{location}: no dataset record, or damaged; build it again") from error
     return attributes_from_json(written, path=location)
+
+
+def _check_arrays(
+    location: Location, attributes: StoreAttributes, units: Sequence[UnitRecord]
+) -> None:
+    """Every unit has its part of each array that is written even where it is all zeros."""
+    arrays = {a.name for a in ARRAYS if a.per_unit and a.whole and a.belongs_to(attributes)}
+    for unit in units:
+        if missing := arrays - {name.split("/c/")[0] for name in unit.objects}:
+            raise StoreError(
+                f"{location}: record {unit.key} names no object of {', '.join(sorted(missing))}; "
+                "build it again"
+            )
 
 
 def object_problems(manifest: Manifest) -> Iterator[str]:
@@ -217,8 +237,8 @@ def _unit_record(key: str, body: Mapping[str, Any], location: Location) -> UnitR
                 str(name): ObjectRecord(nbytes=int(item["nbytes"]), sha256=str(item["sha256"]))
                 for name, item in body["objects"].items()
             },
-            image_ids=tuple(body.get("image_ids", ())),
-            skipped={int(image): reason for image, reason in body.get("skipped", {}).items()},
+            image_ids=tuple(int(image) for image in body.get("image_ids", ())),
+            skipped={int(image): str(reason) for image, reason in body.get("skipped", {}).items()},
             remarks=dict(body.get("remarks", {})),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:

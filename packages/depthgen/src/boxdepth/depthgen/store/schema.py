@@ -249,13 +249,15 @@ class StoreAttributes:
         return body | {"config_hash": sha256_hex(canonical_json(body))}
 
 
-def attributes_from_json(value: Mapping[str, Any], *, path: object) -> StoreAttributes:
+def attributes_from_json(value: object, *, path: object) -> StoreAttributes:
     """Read attributes back.
 
     Raises:
         StoreError: Another schema, another major version, or an attribute missing or of a wrong
             type.
     """
+    if not isinstance(value, Mapping):
+        raise StoreError(f"{path}: damaged attributes; build the store again")
     if value.get("schema") != SCHEMA:
         raise StoreError(f"{path}: schema is {value.get('schema')!r}, expected {SCHEMA!r}")
     if value.get("version") != VERSION:
@@ -266,6 +268,8 @@ def attributes_from_json(value: Mapping[str, Any], *, path: object) -> StoreAttr
     try:
         depth = dict(value["depth"])
         rows, columns = depth.pop("grid")
+        if min(int(value["unit"]), int(rows), int(columns)) < 1 or int(value["images"]) < 0:
+            raise ValueError("a unit, a depth map or a number of images that can't be")
         return StoreAttributes(
             dataset=str(value["dataset"]),
             split=str(value["split"]),
@@ -279,7 +283,7 @@ def attributes_from_json(value: Mapping[str, Any], *, path: object) -> StoreAttr
             generator=dict(value["generator"]),
             fingerprint=dict(value["fingerprint"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise StoreError(
             f"{path}: damaged attributes ({error!r}); build the store again"
         ) from error
