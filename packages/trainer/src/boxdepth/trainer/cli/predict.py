@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from boxdepth.trainer.predict.job import Outcome, Overlays
     from boxdepth.trainer.predict.model import Model, Which
     from boxdepth.trainer.predict.predictor import Predictor
-    from boxdepth.trainer.predict.task import Source, Task
+    from boxdepth.trainer.predict.task import Task
 
 STORED = Path("store")
 """What `--boxes` says where a store's own are meant."""
@@ -61,11 +61,12 @@ def predict(
     from boxdepth.trainer.engine.run_folder import require_writable
     from boxdepth.trainer.predict.job import images_file
     from boxdepth.trainer.predict.predictor import load_predictor
-    from boxdepth.trainer.predict.task import task_on
+    from boxdepth.trainer.predict.task import source_of, task_on
+    from boxdepth.trainer.runs.settings import trained_on
 
     if boxes == STORED and store is None and not images:
-        store = _trained_on(run)
-    source = _source(store, images or [])
+        store = trained_on(run)
+    source = source_of(images or [], store)
     require_writable(out, overwrite=overwrite)
     # The list of images belongs to the results: it is replaced with them, and where they are gone.
     require_writable(images_file(out), overwrite=True)
@@ -96,26 +97,6 @@ def predict(
         say(PicturesError(outcome.bad, kept=str(out)), style="yellow")
 
 
-def _trained_on(run: Path) -> Path:
-    """The store that a run learnt from: its boxes are meant where no other store is named.
-
-    Raises:
-        ConfigError: nobody knows, or it is gone.
-    """
-    from boxdepth.depthgen.store import is_remote
-    from boxdepth.trainer.config.overrides import load_config
-    from boxdepth.trainer.runs.start import CONFIG
-
-    saved = run / CONFIG
-    store = load_config(saved).data.train if saved.is_file() else None
-    if store is None or not (is_remote(store) or store.exists()):
-        which = "not known" if store is None else f"{store}, which is not there"
-        raise ConfigError(
-            f"--boxes store: the store that {run} learnt from is {which}; give it with --store"
-        )
-    return store
-
-
 def _tiling(size: int | None, overlap: int) -> "Tiling | None":
     from boxdepth.trainer.geometry.tiles import Tiling
 
@@ -123,14 +104,6 @@ def _tiling(size: int | None, overlap: int) -> "Tiling | None":
         return Tiling(size=size, overlap=overlap) if size else None
     except ValueError as error:
         raise ConfigError(f"--tile, --overlap: {error}") from error
-
-
-def _source(store: Path | None, images: list[Path]) -> "Source":
-    from boxdepth.trainer.predict.task import files, stored
-
-    if store is not None and images:
-        raise ConfigError("give images or --store, not both")
-    return files(images) if store is None else stored(store)
 
 
 def _overlays(folder: Path | None, min_score: float | None, *, default: float) -> "Overlays | None":

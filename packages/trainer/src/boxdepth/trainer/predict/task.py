@@ -109,6 +109,19 @@ def stored(path: Path) -> Source:
     return Source(pictures=pictures, store=store)
 
 
+def source_of(paths: Sequence[Path], store: Path | None) -> Source:
+    """Picture files and folders of them, or all images of a store.
+
+    Raises:
+        ConfigError: both are named, or there is no picture.
+        DataError: no such file or folder.
+        StoreError: a store that is unfinished or damaged.
+    """
+    if store is not None and paths:
+        raise ConfigError("give images or --store, not both")
+    return files(paths) if store is None else stored(store)
+
+
 def task_on(
     source: Source, learnt: Sequence[Category], *, boxes: Path | Literal["store"] | None = None
 ) -> Task:

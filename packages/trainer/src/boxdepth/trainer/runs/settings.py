@@ -79,3 +79,21 @@ def with_flags(
     """
     given = [f"{path}={value}" for path, value in flags.items() if value is not None]
     return apply_overrides(config, [*settings, *given])
+
+
+def trained_on(run: Path) -> Path:
+    """The store that a run learnt from: its boxes are meant where no other store is named.
+
+    Raises:
+        ConfigError: nobody knows, or it is gone.
+    """
+    from boxdepth.depthgen.store import is_remote  # brings zarr; the rest of this file needs none
+
+    saved = run / CONFIG
+    store = load_config(saved).data.train if saved.is_file() else None
+    if store is None or not (is_remote(store) or store.exists()):
+        which = "not known" if store is None else f"{store}, which is not there"
+        raise ConfigError(
+            f"--boxes store: the store that {run} learnt from is {which}; give it with --store"
+        )
+    return store
