@@ -1,6 +1,7 @@
 """Hundreds of small boxes in one image: no limit bites without a word."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from tests.trainer.predict.test_predict import SIZES, outputs
 
 from boxdepth.evaluate import evaluate_coco
+from boxdepth.evaluate.cli import main as evaluate_main
 from boxdepth.trainer.config import RunConfig
 from boxdepth.trainer.config.overrides import apply_overrides
 from boxdepth.trainer.data.collate import collate
@@ -162,3 +164,27 @@ def test_the_word_on_crowded_images_names_the_fullest() -> None:
     assert wide.bbox is not None
     assert wide.bbox.ap == pytest.approx(1.0)
     assert not [text for text in wide.warnings if "cannot be found" in text]
+
+
+def test_the_command_counts_as_many_as_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    box = {"image_id": 1, "category_id": 1, "bbox": [2.0, 2.0, 9.0, 9.0]}
+    truth = {
+        "images": [{"id": 1, "height": 20, "width": 20}],
+        "categories": [{"id": 1, "name": "cell"}],
+        "annotations": [{**box, "id": 1, "area": 81.0, "iscrowd": 0}],
+    }
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    (tmp_path / "found.json").write_text(json.dumps([{**box, "score": 0.9}]))
+    command = ["ap", "--predictions", "found.json", "--annotations", "truth.json", "--json"]
+    monkeypatch.chdir(tmp_path)
+    for text, code in (("1,10,1350", 0), ("500", 0), ("0,10", 2), ("many", 2)):
+        monkeypatch.setattr(sys, "argv", ["evaluate", *command, "--max-detections", text])
+        with pytest.raises(SystemExit) as ended:
+            evaluate_main()
+        assert int(ended.value.code or 0) == code, text
+        said = capsys.readouterr().out
+        if code == 0:
+            largest = text.split(",")[-1]
+            assert json.loads(said)["bbox"][f"ar_{largest}"] == pytest.approx(1.0)

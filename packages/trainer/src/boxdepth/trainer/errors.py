@@ -1,9 +1,10 @@
-"""What can go wrong, in four families; each has the exit code of a command that ends with it.
+"""What can go wrong, in five families; each has the exit code of a command that ends with it.
 
 | family | code | |
 | --- | --- | --- |
 | ``UsageError`` | 2 | what was asked for can't be done |
 | ``InputError`` | 3 | a file, weights or numbers that can't be used |
+| ``MissingPackageError`` | 5 | a package that is not installed |
 | ``MachineError`` | 6 | disk, network or memory |
 | ``BusyError`` | 75 | somebody else is at work there |
 | ``StoppedError`` | 128 + signal | told to stop; what was finished is kept |
@@ -78,6 +79,12 @@ class PicturesError(InputError):
         )
         if any(isinstance(why, OSError) for _, why in bad):
             self.exit_code = MachineError.exit_code
+
+
+class MissingPackageError(TrainerError, ImportError):
+    """A package that what was asked for needs, and that is not installed."""
+
+    exit_code = 5
 
 
 class MachineError(TrainerError, OSError):

@@ -2,13 +2,14 @@
 
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
 
 from boxdepth.trainer.cli import options
-from boxdepth.trainer.cli.app import AsJson, app, console, emit, say
+from boxdepth.trainer.cli.app import AsJson, Device, app, console, emit, say
 
 if TYPE_CHECKING:
     from boxdepth.trainer.runs.data_check import DataCheck
@@ -77,11 +78,21 @@ def _show_data(checked: "DataCheck") -> None:
 
 
 @app.command()
-def summary(run: options.RunFolder, as_json: AsJson = False) -> None:
-    """Losses, health and AP of a run, as text."""
+def summary(
+    run: options.RunFolder,
+    html: options.PageOut = None,
+    images: options.LookedAt = 60,
+    overwrite: options.OverwritePage = False,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Losses, health and AP of a run, as text or as one offline page."""
     from boxdepth.trainer.cli.console import percents, sparkline
+    from boxdepth.trainer.engine.run_folder import require_writable
     from boxdepth.trainer.runs.summary import summarise
 
+    if html is not None:
+        require_writable(html, overwrite=overwrite)
     found = summarise(run)
     say(f"{found.name}, iteration {found.step}", style="bold")
     table = _table("loss", "first", "now", "course")
@@ -99,7 +110,27 @@ def summary(run: options.RunFolder, as_json: AsJson = False) -> None:
         say(f"iteration {row['iteration']}: " + percents(row["val"], APS))
     for note in found.notes:
         say(f"  {note}", style="yellow")
-    emit(found.to_json(), as_json=as_json)
+    if html is not None:
+        _write_page(found, html, images=images, device=device)
+    emit(found.to_json() | ({} if html is None else {"html": str(html)}), as_json=as_json)
+
+
+def _write_page(found: "RunSummary", html: "Path", *, images: int, device: str) -> None:
+    from importlib.metadata import version
+
+    from boxdepth.trainer.engine.checkpoint import write_atomically
+    from boxdepth.trainer.engine.device import choose_device
+    from boxdepth.trainer.runs.closer import look_closer
+    from boxdepth.trainer.runs.page import summary_page
+
+    looked = (
+        look_closer(found.folder, images=images, device=choose_device(device)) if images else []
+    )
+    page = summary_page(found, looked, version=version("boxdepth-trainer"))
+    write_atomically(html, page.encode())
+    if images and not looked:
+        say("  the training store is not where it was: no worst and slowest images", style="yellow")
+    say(f"page in {html}")
 
 
 def _show_health(found: "RunSummary") -> None:

@@ -78,6 +78,12 @@ Batch = Annotated[
 Precision = Annotated[str | None, _option("fp32, bf16 or fp16.", MACHINE)]
 Seed = Annotated[int | None, _option(None, MACHINE, min=0)]
 
+PageOut = Annotated[Path | None, _path("One offline page with curves and pictures.")]
+LookedAt = Annotated[
+    int,
+    typer.Option(min=0, help="With --html: training images that are looked at; 0: none."),
+]
+OverwritePage = Annotated[bool, typer.Option("--overwrite", help="Replace the page.")]
 Run = Annotated[Path, typer.Argument(help="A run folder or a checkpoint.", parser=expanded)]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder.", parser=expanded)]
 Images = Annotated[

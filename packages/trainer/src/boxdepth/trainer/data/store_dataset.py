@@ -7,7 +7,7 @@ from typing import Literal, final
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool, Float32, Int64, UInt8
 from PIL import Image
 from pycocotools import mask as coco_mask
 
@@ -125,6 +125,17 @@ class TrainingSet:
     def image_id(self, index: int) -> int:
         """The dataset's id of sample ``index``."""
         return int(self.store.image_ids[self._rows[index]])
+
+    def as_stored(
+        self, index: int
+    ) -> tuple[UInt8[np.ndarray, "h w 3"], Float32[np.ndarray, "n 4"]]:
+        """The pixels of sample ``index``, neither resized nor flipped, and its boxes in them."""
+        row, (left, top, right, bottom) = int(self._rows[index]), self._frame(index)
+        pixels = self.store.image(row)[top:bottom, left:right]
+        boxes = self.store.boxes(row).xyxy[self._seen(index)[0]]
+        limits = [right - left, bottom - top] * 2
+        inside = np.clip(boxes - np.array([left, top] * 2, np.float32), 0, limits)
+        return np.ascontiguousarray(pixels), inside.astype(np.float32)
 
     def load(self, index: int, *, epoch: int) -> Sample:
         """Sample ``index`` as it looks in ``epoch``.

@@ -1,10 +1,14 @@
-"""Where numbers go: `metrics.jsonl` always, TensorBoard if it is there."""
+"""Where numbers go: `metrics.jsonl` and `metrics.csv` always, TensorBoard if it is there, and the
+experiment trackers that a run names."""
 
+import csv
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
+
+from boxdepth.trainer.engine.trackers import Picture, Tracker
 
 
 @final
@@ -14,6 +18,7 @@ class MetricsWriter:
     Args:
         start: steps done.
         without_scores: the evaluation after ``start`` steps is repeated, too.
+        trackers: who else is told; closed with it.
     """
 
     def __init__(
@@ -23,10 +28,13 @@ class MetricsWriter:
         start: int,
         without_scores: bool = False,
         tensorboard: bool = True,
+        trackers: Sequence[Tracker] = (),
     ) -> None:
         self._path = folder / "metrics.jsonl"
         _drop_repeated(self._path, start, without_scores=without_scores)
         self._file = self._path.open("a", encoding="utf-8")
+        self._table = _Table(folder)
+        self._trackers = tuple(trackers)
         self._board = _tensorboard(folder, start) if tensorboard else None
 
     def close(self) -> None:
@@ -34,6 +42,16 @@ class MetricsWriter:
         self._file.close()
         if self._board is not None:
             self._board.close()
+        for tracker in self._trackers:
+            tracker.close()
+
+    def show(self, step: int, pictures: Mapping[str, Picture]) -> None:
+        """Pictures after ``step`` iterations, by name."""
+        if self._board is not None:
+            for name, pixels in pictures.items():
+                self._board.add_image(f"samples/{name}", pixels, step, dataformats="HWC")
+        for tracker in self._trackers:
+            tracker.show(step, pictures)
 
     def write(self, step: int, numbers: Mapping[str, float | int]) -> None:
         """The numbers after ``step`` iterations; what is not finite is written as null.
@@ -47,9 +65,50 @@ class MetricsWriter:
             section[leaf if slash else group] = value if math.isfinite(value) else None
         self._file.write(json.dumps(row, allow_nan=False) + "\n")
         self._file.flush()
+        self._table.add(row)
+        finite = {name: value for name, value in numbers.items() if math.isfinite(value)}
+        for tracker in self._trackers:
+            tracker.log(step, finite)
         if self._board is not None:
             for name, value in numbers.items():
                 self._board.add_scalar(name, value, step)
+
+
+class _Table:
+    """`metrics.csv`: the rows of `metrics.jsonl`, one column a number."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._path = folder, folder / "metrics.csv"
+        self._columns: list[str] = []
+        self._rewrite()
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        cells = flat(row)
+        if not set(cells) <= set(self._columns):
+            self._rewrite()  # a new column: the row is in metrics.jsonl by now
+            return
+        with self._path.open("a", encoding="utf-8", newline="") as file:
+            csv.DictWriter(file, self._columns, restval="").writerow(cells)
+
+    def _rewrite(self) -> None:
+        rows = [flat(row) for row in read_metrics(self._folder)]
+        self._columns = list(dict.fromkeys(name for row in rows for name in row))
+        with self._path.open("w", encoding="utf-8", newline="") as file:
+            if rows:
+                writer = csv.DictWriter(file, self._columns, restval="")
+                writer.writeheader()
+                writer.writerows(rows)
+
+
+def flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """``{"losses": {"color": 1}}`` to ``{"losses/color": 1}``."""
+    cells: dict[str, Any] = {}
+    for name, value in row.items():
+        if isinstance(value, dict):
+            cells |= {f"{name}/{leaf}": number for leaf, number in value.items()}
+        else:
+            cells[name] = value
+    return cells
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

@@ -27,6 +27,7 @@ from boxdepth.trainer.engine.health import NonFiniteGuard
 from boxdepth.trainer.engine.log import MetricsWriter
 from boxdepth.trainer.engine.rules import Checkpoints
 from boxdepth.trainer.engine.signals import StopFlag
+from boxdepth.trainer.engine.trackers import TRACKERS, Picture
 from boxdepth.trainer.engine.update import Learner, learn_step
 from boxdepth.trainer.errors import StoppedError
 
@@ -63,6 +64,8 @@ class Run:
     about: Mapping[str, Any]
     """What every checkpoint says about the run: config, versions, fingerprint."""
     world: World = field(default_factory=World)
+    samples: Callable[[nn.Module, int], dict[str, Picture]] = lambda model, step: {}
+    """Pictures of the masks after so many steps, by name."""
 
     @property
     def checkpoints(self) -> Path:
@@ -132,6 +135,7 @@ def run_loop(
                 reporter.report(progress)
             if saving:
                 save(run, progress)
+                reporter.show(progress.step)
             if stopping:
                 raise StoppedError(stop.number or 15, step)
             if evaluating:
@@ -184,8 +188,13 @@ class Reporter:
         self._run, self._listener = run, listener
         self._out = None
         if run.world.is_main:
+            config = run.about.get("config", {})
+            trackers = [TRACKERS[name](run.folder, config) for name in run.intervals.track]
             self._out = MetricsWriter(
-                run.folder, start=progress.step, without_scores=without_scores
+                run.folder,
+                start=progress.step,
+                without_scores=without_scores,
+                trackers=trackers,
             )
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, Tensor] = {}
@@ -241,6 +250,14 @@ class Reporter:
         """Other numbers, such as an evaluation's."""
         if self._out is not None:
             self._out.write(step, numbers)
+
+    def show(self, step: int) -> None:
+        """Draw the sample images; what that takes is no training."""
+        if self._out is not None:
+            began = time.monotonic()
+            pictures = self._run.samples(self._run.learner.best(step), step)
+            self._out.show(step, pictures)
+            self._since += time.monotonic() - began
 
     def restart_clock(self) -> None:
         """Leave out of the images per second what was no training."""

@@ -26,6 +26,10 @@ class Checkpoints(Settings):
     dropped; 0: it goes on to its end."""
     log_every: Positive = 20
     """Iterations between two reports; the health of the run is looked at in the last of them."""
+    samples: NonNegative = 3
+    """Training images whose masks are drawn at every checkpoint, into `samples/`."""
+    track: tuple[Literal["wandb", "mlflow"], ...] = ()
+    """Experiment trackers that are told numbers and pictures, too."""
 
 
 class Optimizer(Settings):

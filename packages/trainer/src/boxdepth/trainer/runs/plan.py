@@ -15,6 +15,7 @@ from boxdepth.trainer.data.store_dataset import TrainingSet
 from boxdepth.trainer.data.validation_set import ValidationSet, open_validation_set
 from boxdepth.trainer.engine.distributed import World
 from boxdepth.trainer.engine.run_folder import read_json
+from boxdepth.trainer.engine.trackers import check_trackers
 from boxdepth.trainer.errors import ConfigError, RunExistsError
 from boxdepth.trainer.predict.classes import category_ids_for
 from boxdepth.trainer.runs.evaluation import truth_classes
@@ -76,6 +77,7 @@ def plan_run(
             f"{folder} holds a run already: --resume goes on with it, --overwrite replaces it, "
             "--out puts the new one elsewhere"
         )
+    check_trackers(config.checkpoints.track)
     if config.data.train is None:
         raise ConfigError("no store to learn from: give --train STORE (made by `depthgen run`)")
     train = build.training_set(config, config.data.train)

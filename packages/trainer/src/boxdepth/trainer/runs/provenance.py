@@ -16,7 +16,18 @@ from boxdepth.trainer.engine.run_folder import write_json
 from boxdepth.trainer.runs.start import CONFIG
 
 RUN = "run.json"
-OURS = (CONFIG, RUN, LATEST, BEST, "metrics.jsonl", PREDICTIONS, REPORT, EVALUATION)
+OURS = (
+    CONFIG,
+    RUN,
+    LATEST,
+    BEST,
+    "metrics.jsonl",
+    "metrics.csv",
+    "mlflow.id",
+    PREDICTIONS,
+    REPORT,
+    EVALUATION,
+)
 PACKAGES = ("boxdepth-trainer", "boxdepth-depthgen", "torch", "torchvision", "timm", "numpy")
 
 
@@ -38,7 +49,7 @@ def remove_run(folder: Path) -> None:
     """Delete what an earlier run left in a folder, and nothing else."""
     for name in OURS:
         (folder / name).unlink(missing_ok=True)
-    for path in [folder / "checkpoints", *folder.glob("events.*")]:
+    for path in [folder / "checkpoints", folder / "samples", *folder.glob("events.*")]:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 

@@ -25,6 +25,7 @@ from boxdepth.trainer.predict.inference import inference_spec
 from boxdepth.trainer.runs.evaluation import Evaluator
 from boxdepth.trainer.runs.plan import Plan, plan_run
 from boxdepth.trainer.runs.provenance import about, remove_run, start_folder
+from boxdepth.trainer.runs.samples import Samples
 from boxdepth.trainer.runs.start import NEW, Start
 from boxdepth.trainer.runs.weights import starting_point
 
@@ -172,6 +173,12 @@ def _run(plan: Plan, learner: Learner, world: World) -> Run:
         intervals=config.checkpoints,
         about=about(config, plan.train),
         world=world,
+        samples=Samples(
+            folder=plan.folder,
+            dataset=plan.train,
+            spec=inference_spec(config),
+            count=config.checkpoints.samples,
+        ),
     )
 
 
