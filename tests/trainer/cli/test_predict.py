@@ -387,3 +387,11 @@ def test_results_without_their_list_of_images_are_told_what_is_missing(predict) 
     Path("p.images.json").unlink()
     with pytest.raises(UsageError, match=r"p\.images\.json"):
         read_source(Path("p.json"))
+
+
+def test_the_precision_of_the_network_is_chosen_and_said(predict) -> None:
+    picture("cat.jpg")
+    for precision in ("fp32", "bf16"):
+        code, out, _ = predict("cat.jpg", "--precision", precision, "--json", "--overwrite")
+        assert (code, json.loads(out)["precision"]) == (0, precision)
+    assert predict("cat.jpg", "--precision", "fp8", "--overwrite")[0] == 2

@@ -35,6 +35,14 @@ class OnBad(StrEnum):
     skip = "skip"
 
 
+class PredictIn(StrEnum):
+    """Precision of a network that predicts."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    auto = "auto"
+
+
 class WeightsOption(StrEnum):
     """Whose weights predict."""
 
@@ -134,6 +142,15 @@ TrainOverlap = Annotated[int, _option("With --tile: pixels that neighbours share
 MaxDetections = Annotated[
     int | None,
     _option("Most detections an image (a tile).", None, default="the run's own", min=1),
+]
+PredictInOption = Annotated[
+    PredictIn | None,
+    typer.Option(
+        "--precision",
+        help="Of the network; auto: bf16 where the machine multiplies it, else fp32.",
+        show_default="the run's own",
+        rich_help_panel=MACHINE,
+    ),
 ]
 OnBadOption = Annotated[
     OnBad,

@@ -55,6 +55,7 @@ def predict(
     on_bad: options.OnBadOption = options.OnBad.error,
     overwrite: options.Overwrite = False,
     device: Device = "auto",
+    precision: options.PredictInOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Predict masks, as COCO results at the original size."""
@@ -82,6 +83,8 @@ def predict(
         predictor.tiling = None
     if max_detections is not None:
         predictor.allow(max_detections)
+    if precision is not None:
+        predictor.compute_in(precision.value)
     categories = predictor.model.categories
     task = task_on(source, categories, boxes="store" if boxes == STORED else boxes)
     for note in task.notes:
@@ -91,7 +94,8 @@ def predict(
     limit = predictor.spec.settings.max_detections
     _write(out, outcome, categories, overlay, limit=limit)
     where = {"predictions": str(out), "overlays": str(overlay) if overlay else None}
-    emit({**where, "weights": predictor.model.which, **outcome.to_json()}, as_json=as_json)
+    how = {"weights": predictor.model.which, "precision": predictor.precision}
+    emit({**where, **how, **outcome.to_json()}, as_json=as_json)
     outcome.check(out, skip_bad=on_bad is options.OnBad.skip)
     if outcome.bad:
         say(PicturesError(outcome.bad, kept=str(out)), style="yellow")

@@ -32,3 +32,13 @@ def choose_device(name: str, *, local_rank: int = 0) -> torch.device:
     elif device.type not in ("cpu", "mps"):
         raise ConfigError(f"device {name!r}: {EXPECTED}")
     return device
+
+
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether a device has instructions for products of bfloat16; without them it is no gain."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type != "cpu":
+        return False
+    told = torch.cpu.get_capabilities()
+    return any(bool(there) for name, there in told.items() if name.endswith("bf16"))

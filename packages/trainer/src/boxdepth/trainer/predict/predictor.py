@@ -5,7 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, final
 
-from boxdepth.trainer.engine.device import choose_device
+import torch
+
+from boxdepth.trainer.engine.device import choose_device, multiplies_bf16
 from boxdepth.trainer.errors import ConfigError
 from boxdepth.trainer.geometry.tiles import Tiling
 from boxdepth.trainer.predict.images import ImageLike, boxes_of, rgb_of
@@ -60,6 +62,28 @@ class Predictor:
         """Find up to so many instances in an image (a tile), whatever the run's settings say."""
         settings = self.spec.settings.changed(max_detections=max_detections)
         self.spec = replace(self.spec, settings=settings)
+
+    @property
+    def precision(self) -> str:
+        """Of the network: fp32 or bf16."""
+        return "fp32" if self.spec.autocast is None else "bf16"
+
+    def compute_in(self, precision: str) -> None:
+        """Choose the precision of the network, whatever it was trained in.
+
+        Masks and boxes are made from its outputs in fp32 either way.
+
+        Args:
+            precision: ``fp32``, ``bf16`` or ``auto``: bf16 on a device that multiplies it.
+
+        Raises:
+            ConfigError: none of the three.
+        """
+        if precision not in ("fp32", "bf16", "auto"):
+            raise ConfigError(f"precision {precision!r}: expected fp32, bf16 or auto")
+        device = next(self.model.network.parameters()).device
+        half = precision == "bf16" or (precision == "auto" and multiplies_bf16(device))
+        self.spec = replace(self.spec, autocast=torch.bfloat16 if half else None)
 
     def __call__(self, image: ImageLike, *, boxes: Any = None) -> Instances:
         """The instances of one image, best first; with ``boxes`` one for each, in their order.
