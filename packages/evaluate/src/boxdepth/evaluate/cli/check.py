@@ -13,6 +13,10 @@ Example:
 """
 
 
+# Lines of what is wrong, where it is known what to do.
+_SHOWN = 4
+
+
 @app.command("check", epilog=EXAMPLES)
 def check_command(
     run: options.Run = None,
@@ -37,7 +41,11 @@ def check_command(
 def show_check(report: CheckReport) -> None:
     """The report in sentences."""
     if report.error:
-        say(f"Cannot be scored as it is:\n{report.error}\n")
+        lines = report.error.splitlines()
+        known = bool(report.findings)  # then the first few say enough, the cure stands below
+        say("Cannot be scored as it is:\n" + "\n".join(lines[: _SHOWN if known else None]))
+        if known and len(lines) > _SHOWN:
+            say(f"  ... and {len(lines) - _SHOWN} more lines (all of them with --json).")
     else:
         say(f"As it is: {_aps(report.ap)} ({report.images} images).")
     for number, finding in enumerate(report.findings, start=1):

@@ -16,7 +16,11 @@ _UNWRITABLE = {code: " " for code in range(32) if code not in (9, 10, 13)}
 
 
 def write(job: Job) -> Written:
-    """All images, with the split as CVAT's subset."""
+    """All images, with the split as CVAT's subset where there is more than one.
+
+    Datumaro skips images of any subset that the file is not named after.
+    """
+    split = len(set(job.items.splits)) > 1
     root = ElementTree.Element("annotations")
     ElementTree.SubElement(root, "version").text = "1.1"
     labels = ElementTree.SubElement(
@@ -30,8 +34,9 @@ def write(job: Job) -> Written:
     for image, rows in job.by_image():
         height, width = job.size(image)
         name = job.items.image_names[image].translate(_UNWRITABLE)
-        about = {"id": str(image), "name": name, "subset": job.items.splits[image],
-                 "width": str(width), "height": str(height)}  # fmt: skip
+        about = {"id": str(image), "name": name, "width": str(width), "height": str(height)}
+        if split:
+            about["subset"] = job.items.splits[image]
         element = ElementTree.SubElement(root, "image", about)
         for row in rows:
             _add(job, element, row)
