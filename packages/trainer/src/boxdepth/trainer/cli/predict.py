@@ -87,8 +87,6 @@ def predict(
         predictor.compute_in(precision.value)
     categories = predictor.model.categories
     task = task_on(source, categories, boxes="store" if boxes == STORED else boxes)
-    for note in task.notes:
-        say(f"  {note}", style="yellow")
     overlays = _overlays(overlay, overlay_threshold, default=0.3 if boxes is None else 0.0)
     outcome = _predict(predictor, task, overlays)
     limit = predictor.spec.settings.max_detections
@@ -123,6 +121,8 @@ def _predict(predictor: "Predictor", task: "Task", overlays: "Overlays | None") 
 
     from boxdepth.trainer.predict.job import predict_task
 
+    for note in task.notes:
+        say(f"  {note}", style="yellow")
     with rich.Progress(
         rich.TextColumn("{task.description}", markup=False),  # names of files and classes are text
         rich.BarColumn(),
