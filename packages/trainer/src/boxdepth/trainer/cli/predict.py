@@ -79,8 +79,7 @@ def predict(
         crop=crop,
         tiling=_tiling(tile, overlap),
     )
-    if tile == 0:
-        predictor.tiling = None
+    predictor.tiling = None if tile == 0 else predictor.tiling
     if max_detections is not None:
         predictor.allow(max_detections)
     if precision is not None:
