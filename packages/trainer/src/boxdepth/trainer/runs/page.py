@@ -30,7 +30,7 @@ STYLE = """
 color:var(--ink);font:15px/1.5 system-ui,sans-serif;overflow-wrap:anywhere}
 h1{font-size:24px;margin:0}h2{font-size:18px;margin:32px 0 8px}p{margin:4px 0}
 .soft{color:var(--soft)}
-.warn{color:var(--warn)}.charts{display:grid;gap:20px;grid-template-columns:repeat(auto-fit,
+.warn{color:var(--warn)}.charts{display:grid;gap:20px;grid-template-columns:repeat(auto-fill,
 minmax(min(100%,430px),1fr))}figure{margin:0}figcaption{font-weight:600}svg{width:100%;height:auto;
 display:block}text{fill:var(--soft);font-size:13px}.legend{font-size:13px}
 .legend span{margin-right:12px;
@@ -147,7 +147,8 @@ def _scores(found: RunSummary) -> Iterable[str]:
         if last["val"].get(key) is not None
     )
     yield f"<h2>Val split</h2><p>Iteration {last['iteration']}: {escape(said)}</p>"
-    yield f'<div class="charts">{chart("AP, percent", curves)}</div>'
+    if len(found.evaluations) > 1:
+        yield f'<div class="charts">{chart("AP, percent", curves)}</div>'
 
 
 def _samples(found: RunSummary) -> Iterable[str]:
