@@ -25,7 +25,7 @@ class Backbone(Settings):
     """A timm model, features at strides 8, 16 and 32."""
 
     name: str = "resnet50"
-    weights: Path | Literal["timm"] | None = None
+    weights: Literal["timm"] | Path | None = None
     """Weights file; `timm`: ImageNet weights that timm downloads; None: random initialisation."""
     frozen_stages: NonNegative = 2
     """Stem and the first stages that do not learn (2: stem and stage 1, i.e. res2)."""

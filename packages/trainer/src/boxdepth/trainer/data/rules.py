@@ -1,20 +1,18 @@
 """What the data of a run can be told."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from boxdepth.trainer.config.settings import Fraction, NonNegative, Positive, Settings, Supervision
-
-if TYPE_CHECKING:
-    from boxdepth.trainer.geometry.tiles import Tiling
+from boxdepth.trainer.geometry.rules import Tiles
 
 Resize = Literal["fast", "pillow"]
 ColorChange = Literal["none", "strong", "strong_blur"]
 
 
-class Augmentation(Settings):
+class Augmentation(Tiles):
     """Resize of the shorter side and horizontal flip, of image, boxes and depth together."""
 
     short_sides: Annotated[tuple[Positive, ...], Field(min_length=1)] = (
@@ -28,27 +26,6 @@ class Augmentation(Settings):
     color: ColorChange = "none"
     """Colour jitter and greyscale, with blur or without, for the student's eyes only: the teacher
     and the colour pairs see the image as it is (BoxTeacher)."""
-    tile: Positive | None = None
-    """Side of square tiles in pixels of the image, each a sample of its own that is resized as an
-    image is; None: an image is one sample."""
-    overlap: NonNegative = 128
-    """Pixels of the image that neighbouring tiles share: objects up to it are whole in one."""
-
-    @model_validator(mode="after")
-    def _tiles_advance(self) -> "Augmentation":
-        if self.tile is not None and not self.overlap < self.tile / 2:
-            raise ValueError(
-                f"an overlap of {self.overlap} pixels for tiles of {self.tile}: expected less than "
-                "half a tile"
-            )
-        return self
-
-    @property
-    def tiling(self) -> "Tiling | None":
-        """Where the tiles of an image lie; None: it is seen as a whole."""
-        from boxdepth.trainer.geometry.tiles import Tiling
-
-        return None if self.tile is None else Tiling(size=self.tile, overlap=self.overlap)
 
 
 class Data(Settings):

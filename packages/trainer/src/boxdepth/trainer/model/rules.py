@@ -1,13 +1,11 @@
 """What the network can be told, and what predicting with it."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from boxdepth.trainer.config.settings import Fraction, NonNegative, Positive, Settings
-
-if TYPE_CHECKING:
-    from boxdepth.trainer.geometry.tiles import Tiling
+from boxdepth.trainer.config.settings import Fraction, Positive, Settings
+from boxdepth.trainer.geometry.rules import Tiles
 
 
 class MaskHead(Settings):
@@ -38,7 +36,7 @@ class DetectionLimits(Settings):
         return max(self.pre_nms, 4 * self.max_detections)
 
 
-class Inference(DetectionLimits):
+class Inference(DetectionLimits, Tiles):
     """How a run predicts."""
 
     short_side: Positive = 800
@@ -48,24 +46,3 @@ class Inference(DetectionLimits):
     """Scores become sqrt(score x mask quality), as BoxTeacher's."""
     batch_size: Positive = 1
     """Images at hand together; those that are padded alike share a forward pass."""
-    tile: Positive | None = None
-    """Side of the square tiles in which larger images are looked at, in pixels of the image; None:
-    as a whole."""
-    overlap: NonNegative = 128
-    """Pixels of the image that neighbouring tiles share: objects up to it are whole in one."""
-
-    @model_validator(mode="after")
-    def _tiles_advance(self) -> "Inference":
-        if self.tile is not None and not self.overlap < self.tile / 2:
-            raise ValueError(
-                f"an overlap of {self.overlap} pixels for tiles of {self.tile}: expected less than "
-                "half a tile"
-            )
-        return self
-
-    @property
-    def tiling(self) -> "Tiling | None":
-        """Where the tiles of an image lie; None: it is seen as a whole."""
-        from boxdepth.trainer.geometry.tiles import Tiling
-
-        return None if self.tile is None else Tiling(size=self.tile, overlap=self.overlap)
