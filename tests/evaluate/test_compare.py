@@ -37,6 +37,20 @@ def test_ap_of_every_class_is_the_backends(shape: str, files: tuple[Path, Path, 
             assert estimate.value == pytest.approx(summary.per_class[name].ap, abs=1e-9)
 
 
+@pytest.mark.parametrize("limits", [(1,), (2, 1, 3), (1000,)])
+def test_as_many_detections_count_as_in_evaluate_coco(
+    limits: tuple[int, ...], files: tuple[Path, Path, Path]
+) -> None:
+    annotations, whole, part = files
+    compared = compare([whole, part], annotations, iou_type="bbox", draws=20, max_detections=limits)
+    for contender, path in zip(compared.contenders, (whole, part), strict=True):
+        summary = evaluate_coco(path, annotations, max_detections=limits).bbox
+        assert contender.ap.value == pytest.approx(summary.ap, abs=1e-9)
+    assert compared.to_json()["max_detections"] == max(limits)
+    with pytest.raises(UsageError, match="max_detections"):
+        compare([whole, part], annotations, draws=20, max_detections=())
+
+
 def test_losing_results_is_worse_beyond_chance(files: tuple[Path, Path, Path]) -> None:
     annotations, whole, part = files
     baseline, worse = compare([whole, part], annotations, draws=200).contenders

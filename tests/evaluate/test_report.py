@@ -42,6 +42,18 @@ def pages(
     return written
 
 
+def test_recall_is_named_by_the_detections_that_count(make_set: Callable[..., tuple]) -> None:
+    truth, results = make_set(5, images=9)
+    table = read_annotations(truth)
+    found = read_predictions(results, table)
+    text = render(collect(table, found, max_detections=(2, 300)))
+    named = re.findall(r"<td>(AR \w+)</td>", text)
+    assert named == ["AR 2", "AR 300", "AR small", "AR medium", "AR large"]
+    assert "<th>AR300</th>" in text
+    usual = render(collect(table, found))
+    assert re.findall(r"<td>(AR \d+)</td>", usual) == ["AR 1", "AR 10", "AR 100"]
+
+
 @pytest.mark.parametrize("name", ["usual", "nothing", "boxes"])
 def test_a_report_needs_nothing_but_itself(name: str, pages: dict[str, Path]) -> None:
     text = pages[name].read_text("utf-8")

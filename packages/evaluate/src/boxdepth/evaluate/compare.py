@@ -14,8 +14,9 @@ import numpy as np
 from jaxtyping import Float64
 
 from boxdepth.evaluate.coco_ap import IouType
-from boxdepth.evaluate.coco_ap.evaluation import cannot_compare
+from boxdepth.evaluate.coco_ap.evaluation import cannot_compare, checked_limits
 from boxdepth.evaluate.coco_ap.matching import Matches, average_precisions, match
+from boxdepth.evaluate.coco_ap.protocol import MAX_DETECTIONS
 from boxdepth.evaluate.measures import best_operating_points, drawn_ece, drawn_f1, outcomes_of
 from boxdepth.evaluate.results import (
     DataError,
@@ -112,6 +113,7 @@ class Comparison:
         contenders: one for each results file, the baseline first.
         iou_type: what was compared.
         draws, seed: of the bootstrap.
+        max_detections: how many of each image and class counted.
         version: of boxdepth-evaluate, whose own matching was used.
     """
 
@@ -119,6 +121,7 @@ class Comparison:
     iou_type: IouType
     draws: int
     seed: int
+    max_detections: int
     version: str
 
     def to_json(self) -> dict[str, Any]:
@@ -130,6 +133,7 @@ class Comparison:
             "iou_type": self.iou_type,
             "draws": self.draws,
             "seed": self.seed,
+            "max_detections": self.max_detections,
             "files": [contender.to_json() for contender in self.contenders],
         }
 
@@ -179,6 +183,7 @@ def compare(
     iou_type: IouType = "segm",
     draws: int = 1000,
     seed: int = 0,
+    max_detections: Sequence[int] = MAX_DETECTIONS,
 ) -> Comparison:
     """Compare results with the first of them.
 
@@ -189,11 +194,13 @@ def compare(
         iou_type: what is compared.
         draws: bootstrap draws; the interval's ends are uncertain by a few percent at 1000.
         seed: of the draws, which are the same for every file.
+        max_detections: as in `evaluate_coco`; the last one counts.
 
     Raises:
         DataError: names what is wrong with a file.
-        UsageError: fewer than two files, or fewer than 20 draws.
+        UsageError: fewer than two files, fewer than 20 draws, or no limit.
     """
+    most = checked_limits(max_detections)[-1]
     named = results if isinstance(results, Mapping) else _named(results)
     if len(named) < 2:
         raise UsageError("compare needs two results files or more; the first is the baseline.")
@@ -210,7 +217,7 @@ def compare(
         fault = cannot_compare(truth, predictions, iou_type)
         if fault:
             raise DataError(fault)
-        matches = match(truth, predictions, iou_type)
+        matches = match(truth, predictions, iou_type, most)
         drawn.append(_Drawn.of(name, truth, predictions, matches, weights))
     return Comparison(
         contenders=tuple(
@@ -219,6 +226,7 @@ def compare(
         iou_type=iou_type,
         draws=draws,
         seed=seed,
+        max_detections=most,
         version=version("boxdepth-evaluate"),
     )
 

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from boxdepth.evaluate.cli import options
 from boxdepth.evaluate.cli.app import app, console, emit, say, warn
+from boxdepth.evaluate.coco_ap.protocol import MAX_DETECTIONS
 from boxdepth.evaluate.compare import Contender, compare, shown
 from boxdepth.evaluate.results import GateError
 
@@ -36,6 +37,7 @@ def compare_command(
         bool,
         typer.Option("--fail-if-worse", help="Exit 4 if a file is worse beyond chance (95 %)."),
     ] = False,
+    max_detections: options.MaxDetections = None,
     per_class: options.PerClass = False,
     as_json: options.AsJson = False,
     out: options.Out = None,
@@ -48,6 +50,7 @@ def compare_command(
         iou_type=iou_type.value,
         draws=bootstrap,
         seed=seed,
+        max_detections=max_detections or MAX_DETECTIONS,
     )
     contenders = comparison.contenders
     show_comparison(contenders, iou_type.value, per_class=per_class)

@@ -9,6 +9,7 @@ from boxdepth.evaluate.cli import options
 from boxdepth.evaluate.cli.ap import combined
 from boxdepth.evaluate.cli.app import app, emit, refuse_existing, say, warn, write_new
 from boxdepth.evaluate.cli.inputs import find_inputs
+from boxdepth.evaluate.coco_ap.protocol import MAX_DETECTIONS
 from boxdepth.evaluate.report import collect, render
 from boxdepth.evaluate.results import read_annotations, read_predictions
 
@@ -31,6 +32,7 @@ def report_command(
     gt_fine: options.GtFine = None,
     depth: options.Depth = None,
     depth_sign: options.DepthMeaning = options.DepthSign.inverse,
+    max_detections: options.MaxDetections = None,
     title: Annotated[str | None, typer.Option(help="Headline.")] = None,
     overwrite: options.Overwrite = False,
     as_json: options.AsJson = False,
@@ -48,6 +50,7 @@ def report_command(
         gt_fine=gt_fine,
         depth=depth,
         depth_sign=depth_sign.value,
+        max_detections=max_detections or MAX_DETECTIONS,
         title=title or f"Evaluation of {name}",
     )
     write_new(html, render(content), overwrite=overwrite)

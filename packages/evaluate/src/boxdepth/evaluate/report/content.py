@@ -1,6 +1,6 @@
 """Everything a report shows, computed once and kept apart from how it looks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -10,7 +10,7 @@ import numpy as np
 from boxdepth.evaluate.cityscapes_ap import CityscapesReport, evaluate_cityscapes_tables
 from boxdepth.evaluate.coco_ap import CocoReport, CocoSummary, IouType, evaluate_tables
 from boxdepth.evaluate.coco_ap.matching import match
-from boxdepth.evaluate.coco_ap.protocol import mean_precision
+from boxdepth.evaluate.coco_ap.protocol import MAX_DETECTIONS, mean_precision
 from boxdepth.evaluate.error_kinds import ErrorKinds, find_errors
 from boxdepth.evaluate.measures import DepthSign, Measures, measure_matched
 from boxdepth.evaluate.report.gallery import Picture, draw_gallery, tally
@@ -69,6 +69,7 @@ def collect(
     gt_fine: Path | None = None,
     depth: Path | None = None,
     depth_sign: DepthSign = "inverse",
+    max_detections: Sequence[int] = MAX_DETECTIONS,
     title: str = "Evaluation",
 ) -> ReportContent:
     """Compute a report's content.
@@ -80,13 +81,14 @@ def collect(
         gt_fine: gtFine/<split>, for official Cityscapes AP beside COCO's.
         depth: depth maps, for slices by distance.
         depth_sign: what larger values in them mean.
+        max_detections: as in `evaluate_coco`; the last one counts everywhere on the page.
         title: headline.
     """
-    coco = evaluate_tables(truth, predictions)
+    coco = evaluate_tables(truth, predictions, max_detections=max_detections)
     shape: IouType = "segm" if coco.segm is not None else "bbox"
     summary = coco.segm or coco.bbox
     assert summary is not None  # boxes can always be compared
-    matches = match(truth, predictions, shape)
+    matches = match(truth, predictions, shape, summary.curves.max_detections[-1])
     errors = find_errors(truth, predictions, matches, shape)
     measures = measure_matched(
         truth, predictions, matches, iou_type=shape, depth=depth, depth_sign=depth_sign

@@ -14,20 +14,15 @@ from boxdepth.evaluate.report.gallery import COLOURS
 from boxdepth.evaluate.report.matrix import SHOWN, confusion_chart, reliability_chart
 
 NAMES = {"segm": "masks", "bbox": "boxes", "boundary": "boundaries"}
-TWELVE = {
+PRECISIONS = {
     "AP": ("ap", "mean over IoU 0.50 to 0.95"),
     "AP50": ("ap50", "IoU 0.50"),
     "AP75": ("ap75", "IoU 0.75"),
     "AP small": ("ap_small", "area up to 32² pixels"),
     "AP medium": ("ap_medium", "area 32² to 96²"),
     "AP large": ("ap_large", "area from 96²"),
-    "AR 1": ("ar_1", "recall, 1 detection an image"),
-    "AR 10": ("ar_10", "10 detections"),
-    "AR 100": ("ar_100", "100 detections"),
-    "AR small": ("ar_small", "100 detections, small"),
-    "AR medium": ("ar_medium", "100 detections, medium"),
-    "AR large": ("ar_large", "100 detections, large"),
 }
+"""AP, whatever counts; recall is named by how many detections did."""
 EXPLAINED = {
     "classification": "right place, wrong class",
     "localisation": "right class, IoU 0.1 to 0.5",
@@ -53,7 +48,8 @@ def render(content: ReportContent) -> str:
     return template.render(
         content=content,
         names=NAMES,
-        twelve=TWELVE,
+        rows=_rows(content),
+        most=content.summary.curves.max_detections[-1],
         explained=EXPLAINED,
         colours=COLOURS,
         kinds=KINDS,
@@ -63,6 +59,21 @@ def render(content: ReportContent) -> str:
         hidden_classes=max(0, len(content.measures.confusion.labels) - 1 - SHOWN),
         largest_gain=max([*content.errors.gains.values(), 1e-9]),
     )
+
+
+def _rows(content: ReportContent) -> list[tuple[str, str, list[float | None]]]:
+    """Name, meaning, and the number of masks and of boxes."""
+    found = [summary for summary in (content.coco.segm, content.coco.bbox) if summary]
+    named = [(name, meaning, [getattr(s, key) for s in found])
+             for name, (key, meaning) in PRECISIONS.items()]  # fmt: skip
+    for limit in content.summary.ar:
+        meaning = f"recall of the best {limit} of each image and class"
+        named.append((f"AR {limit}", meaning, [s.ar[limit] for s in found]))
+    sizes = ("small", "medium", "large")
+    return named + [
+        (f"AR {size}", f"the same, {size}", [getattr(s, f"ar_{size}") for s in found])
+        for size in sizes
+    ]
 
 
 def percent(value: float | None) -> str:
@@ -108,8 +119,8 @@ def _slices(content: ReportContent) -> dict[str, list[Slice]]:
 
 def _classes(content: ReportContent) -> list[dict[str, Any]]:
     rows = [
-        {"name": name, "numbers": numbers, "count": content.class_counts[name]}
+        {"name": name, "numbers": numbers.to_json(), "count": content.class_counts[name]}
         for name, numbers in content.summary.per_class.items()
         if numbers.ap is not None
     ]
-    return sorted(rows, key=lambda row: -row["numbers"].ap)
+    return sorted(rows, key=lambda row: -row["numbers"]["ap"])
