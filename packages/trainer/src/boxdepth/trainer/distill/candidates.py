@@ -19,8 +19,9 @@ class GivenBoxes:
 
     boxes_xyxy: Float[Tensor, "g 4"]
     box_masks: Bool[Tensor, "g hm wm"]
-    depth_steps: Float[Tensor, "2 hm wm"]
-    """Inverse depth, 0..255, at pixel (4i + 2, 4j + 2) and `DEPTH_STEP` to the right of it."""
+    depth_steps: Float[Tensor, "2 hm wm"] | None
+    """Inverse depth, 0..255, at pixel (4i + 2, 4j + 2) and `DEPTH_STEP` to the right of it; None
+    in a batch of depth on the mask grid that nobody matches by."""
     depth_valid: Bool[Tensor, ""]
     size: tuple[int, int]
     """(height, width) of the unpadded image."""
@@ -43,12 +44,17 @@ def given_boxes(batch: Batch, grid: MaskGrid, image: int) -> GivenBoxes:
     return GivenBoxes(
         boxes_xyxy=batch.boxes_xyxy[own],
         box_masks=grid.box_bitmaps[own],
-        depth_steps=depth_steps(batch.inverse_depth[image])
-        if batch.depth_steps is None
-        else batch.depth_steps[image],
+        depth_steps=_depth_steps(batch, grid, image),
         depth_valid=batch.depth_valid[image],
         size=batch.frames[image],
     )
+
+
+def _depth_steps(batch: Batch, grid: MaskGrid, image: int) -> Float[Tensor, "2 hm wm"] | None:
+    if batch.depth_steps is not None:
+        return batch.depth_steps[image]
+    on_grid = batch.inverse_depth.shape[-2:] == grid.valid.shape[-2:]
+    return None if on_grid else depth_steps(batch.inverse_depth[image])
 
 
 def candidates_of(

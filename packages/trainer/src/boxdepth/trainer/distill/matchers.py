@@ -54,6 +54,8 @@ def match_by_depth(
     progress: float,
 ) -> Matches:
     """Depth-aware matching (arXiv 2403.01214, Eq. 7-9): kept above ``reliability``, weight 1."""
+    if given.depth_steps is None:
+        raise ValueError("matching by depth needs depth_steps, which this batch does not carry")
     depth = depth_scores(
         given.box_masks.float(),
         (candidates.masks > settings.mask_threshold).float(),

@@ -81,7 +81,7 @@ def _taught(
     with torch.autocast(device, dtype=rules.autocast) if rules.autocast else nullcontext():
         outputs: DenseOutputs = network(pixels, sizes)
     taught = {}
-    for place, detections in enumerate(detect(outputs, own, rules.limits)):
+    for place, detections in enumerate(detect(outputs, own, rules.limits, say_cut=False)):
         given = given_boxes(batch, grid, images[place])
         candidates = candidates_of(
             detections,

@@ -17,7 +17,11 @@ from boxdepth.trainer.structures import FPN_STRIDES, DenseOutputs, Detections
 
 @torch.no_grad()
 def detect(
-    outputs: DenseOutputs, frames: Sequence[tuple[int, int]], limits: DetectionLimits
+    outputs: DenseOutputs,
+    frames: Sequence[tuple[int, int]],
+    limits: DetectionLimits,
+    *,
+    say_cut: bool = True,
 ) -> list[Detections]:
     """Detections of every image, boxes in pixels of the network's input, not clipped.
 
@@ -26,17 +30,22 @@ def detect(
 
     Args:
         frames: (height, width) of the unpadded images.
+        say_cut: False: nobody reads `Detections.cut`, and nobody waits for it.
     """
-    return [_detect(outputs, image, frame, limits) for image, frame in enumerate(frames)]
+    return [_detect(outputs, image, frame, limits, say_cut) for image, frame in enumerate(frames)]
 
 
 def _detect(
-    outputs: DenseOutputs, image: int, frame: tuple[int, int], limits: DetectionLimits
+    outputs: DenseOutputs,
+    image: int,
+    frame: tuple[int, int],
+    limits: DetectionLimits,
+    say_cut: bool,
 ) -> Detections:
     """One image: the best (location, class) pairs of every level, then NMS."""
     pairs = [_level_scores(outputs, image, level, limits) for level in range(len(FPN_STRIDES))]
     found = torch.cat([passed.flatten() for _, passed, _ in pairs]).nonzero()[:, 0]
-    crowded = len(found) >= limits.candidates and bool(torch.stack([m for *_, m in pairs]).any())
+    crowded = say_cut and len(found) >= limits.candidates and _any([more for *_, more in pairs])
     scores = torch.cat([scores.flatten() for scores, *_ in pairs])[found].sqrt()
     label, row = _unravelled(found, [tuple(scores.shape) for scores, *_ in pairs])
     boxes = _boxes_at(outputs, image, row)
@@ -47,6 +56,10 @@ def _detect(
         outputs, image, row[kept], frame=frame, label=label[kept], score=scores[kept]
     )
     return replace(detections, cut=cut)
+
+
+def _any(flags: list[Bool[Tensor, ""]]) -> bool:
+    return bool(torch.stack(flags).any())
 
 
 def _nms_by_class(
