@@ -56,6 +56,13 @@ def test_a_strange_value_is_refused_by_name_or_reads_back(tmp_path: Path) -> Non
     assert read > 100
 
 
+def test_drops_of_the_learning_rate_may_fall_together(tmp_path: Path) -> None:
+    """A schedule of two steps has its two drops in one place."""
+    tree = PRESETS["coco_r50_1x"]().model_dump(mode="json")
+    tree["schedule"] |= {"iterations": 2, "steps": [2, 2]}
+    assert load_config(written(tmp_path, tree)).schedule.steps == (2, 2)
+
+
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [

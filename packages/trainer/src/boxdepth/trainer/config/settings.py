@@ -30,7 +30,20 @@ def ascending(values: tuple[int, ...]) -> tuple[int, ...]:
     return values
 
 
+def in_order(values: tuple[int, ...]) -> tuple[int, ...]:
+    """The values, none smaller than the one before.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if list(values) != sorted(values):
+        raise ValueError("expected ascending numbers")
+    return values
+
+
 Ascending = Annotated[tuple[NonNegative, ...], AfterValidator(ascending)]
+InOrder = Annotated[tuple[NonNegative, ...], AfterValidator(in_order)]
+"""Neighbours may be equal, as where a schedule is cut to a few steps."""
 
 Own = TypeVar("Own", bound=BaseModel)
 

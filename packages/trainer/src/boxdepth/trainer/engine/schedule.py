@@ -4,14 +4,14 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from boxdepth.trainer.config.settings import Ascending, Fraction, NonNegative, Positive, Settings
+from boxdepth.trainer.config.settings import Fraction, InOrder, NonNegative, Positive, Settings
 
 
 class Schedule(Settings):
     """How long a run is, and how its learning rate goes."""
 
     iterations: Positive = 90_000
-    steps: Ascending = (60_000, 80_000)
+    steps: InOrder = (60_000, 80_000)
     """Iterations after which the learning rate is multiplied by `gamma`."""
     gamma: Fraction = 0.1
     warmup_iterations: NonNegative = 1000
