@@ -15,89 +15,8 @@ from boxdepth.depthgen.datasets.read import Source, read_dataset
 from boxdepth.depthgen.datasets.records import Dataset, OnBad
 from boxdepth.depthgen.store import ConfigError, DataError, ImageRecord
 
-from .conftest import encode, photo
-
-NAMES = ["ape", "bus", "cup"]
-
-
-def _image(path: Path, seed: int = 0, size: tuple[int, int] = (48, 64), **options: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kind = {".jpg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP", ".tif": "TIFF"}
-    path.write_bytes(encode(photo(seed, *size), kind[path.suffix.lower()], **options))
-
-
-def _coco(root: Path) -> tuple[Path, dict[str, Any]]:
-    """Five images in two folders, one without objects, boxes of whole pixels, some outlines."""
-    random = np.random.default_rng(0)
-    document: dict[str, Any] = {
-        "images": [], "annotations": [],
-        "categories": [{"id": k + 1, "name": name} for k, name in enumerate(NAMES)],
-    }  # fmt: skip
-    for k, name in enumerate(["a.jpg", "b.png", "sub/c.jpg", "sub/d.webp", "z z.jpg"]):
-        size = (48, 64) if k % 2 else (80, 40)
-        _image(root / "images" / "train" / name, k, size)
-        document["images"].append(
-            {"id": k + 1, "file_name": name, "height": size[0], "width": size[1]}
-        )
-        for number in range(0 if k == 3 else 1 + k % 3):
-            x, y, w, h = (int(v) for v in (*random.integers(0, 20, 2), *random.integers(4, 20, 2)))
-            outline = [x, y, x + w, y, x + w, y + h, x, y + h]
-            document["annotations"].append(
-                {
-                    "id": len(document["annotations"]) + 1, "image_id": k + 1,
-                    "category_id": 1 + (k + number) % 3, "bbox": [x, y, w, h], "area": w * h,
-                    "segmentation": [outline],
-                }
-            )  # fmt: skip
-    file = root / "coco.json"
-    file.write_text(json.dumps(document))
-    return file, document
-
-
-def _by_image(document: dict[str, Any]) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    return [
-        (image, [a for a in document["annotations"] if a["image_id"] == image["id"]])
-        for image in document["images"]
-    ]
-
-
-def _write_yolo(root: Path, document: dict[str, Any], *, outlines: bool) -> None:
-    for image, annotations in _by_image(document):
-        h, w = image["height"], image["width"]
-        lines = []
-        for item in annotations:
-            x, y, bw, bh = item["bbox"]
-            values = [(x + bw / 2) / w, (y + bh / 2) / h, bw / w, bh / h]
-            if outlines:
-                values = [
-                    v / (w if k % 2 == 0 else h) for k, v in enumerate(item["segmentation"][0])
-                ]
-            lines.append(" ".join([str(item["category_id"] - 1), *map(repr, values)]))
-        if lines:
-            file = (root / "labels" / "train" / image["file_name"]).with_suffix(".txt")
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text("\n".join(lines) + "\n")
-    names = "\n".join(f"  {k}: {name}" for k, name in enumerate(NAMES))
-    (root / "data.yaml").write_text(
-        f"path: .\ntrain: images/train\nval: images/val\nnames:\n{names}"
-    )
-
-
-def _write_voc(root: Path, document: dict[str, Any]) -> None:
-    for image, annotations in _by_image(document):
-        objects = "".join(
-            f"<object><name>{NAMES[a['category_id'] - 1]}</name><difficult>0</difficult><bndbox>"
-            f"<xmin>{a['bbox'][0]}</xmin><ymin>{a['bbox'][1]}</ymin>"
-            f"<xmax>{a['bbox'][0] + a['bbox'][2]}</xmax><ymax>{a['bbox'][1] + a['bbox'][3]}</ymax>"
-            "</bndbox></object>"
-            for a in annotations
-        )
-        file = (root / "Annotations" / "train" / image["file_name"]).with_suffix(".xml")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(
-            f"<annotation><filename>x.jpg</filename><size><width>{image['width']}</width>"
-            f"<height>{image['height']}</height><depth>3</depth></size>{objects}</annotation>"
-        )
+from .conftest import encode
+from .layouts import write_coco, write_image, write_voc, write_yolo
 
 
 def _content(record: ImageRecord) -> tuple[Any, ...]:
@@ -117,22 +36,22 @@ def _assert_equal(ours: Dataset, reference: Dataset) -> None:
 
 @pytest.mark.parametrize("layout", ["yolo", "yolo outlines", "voc"])
 def test_yolo_and_voc_of_one_coco_file_hold_the_same(tmp_path: Path, layout: str) -> None:
-    file, document = _coco(tmp_path)
+    file, document = write_coco(tmp_path)
     reference = read_coco_file(
         tmp_path / "images" / "train", file, name="custom", split="train", masks=False,
         on_bad=OnBad.error,
     )  # fmt: skip
     if layout == "voc":
-        _write_voc(tmp_path, document)
+        write_voc(tmp_path, document)
     else:
-        _write_yolo(tmp_path, document, outlines="outlines" in layout)
+        write_yolo(tmp_path, document, outlines="outlines" in layout)
     name = layout.split()[0]
     _assert_equal(read_dataset(name, Source(data_root=tmp_path)), reference)
 
 
 def test_yolos_outlines_become_masks(tmp_path: Path) -> None:
-    file, document = _coco(tmp_path)
-    _write_yolo(tmp_path, document, outlines=True)
+    file, document = write_coco(tmp_path)
+    write_yolo(tmp_path, document, outlines=True)
     data = read_dataset("yolo", Source(data_root=tmp_path), masks=True)
     expected = [item["area"] for item in document["annotations"]]
     masks = [mask for record in data.records for mask in record.masks or ()]
@@ -146,7 +65,7 @@ class TestYolo:
     """Layouts and label files as exporters write them."""
 
     def _root(self, tmp_path: Path, label: str = "0 0.5 0.5 0.25 0.5", yaml: str | None = None):
-        _image(tmp_path / "images" / "train" / "a.jpg")
+        write_image(tmp_path / "images" / "train" / "a.jpg")
         file = tmp_path / "labels" / "train" / "a.txt"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(label)
@@ -175,7 +94,7 @@ class TestYolo:
 
     def test_roboflows_folders_and_its_valid(self, tmp_path: Path) -> None:
         for split in ("train", "valid"):
-            _image(tmp_path / split / "images" / "a.jpg")
+            write_image(tmp_path / split / "images" / "a.jpg")
             (tmp_path / split / "labels").mkdir()
             (tmp_path / split / "labels" / "a.txt").write_text("1 0.5 0.5 0.25 0.5")
         (tmp_path / "data.yaml").write_text(
@@ -194,7 +113,7 @@ class TestYolo:
         assert self._boxes(root) == [[24, 12, 40, 36]]
 
     def test_labels_may_lie_beside_the_images(self, tmp_path: Path) -> None:
-        _image(tmp_path / "train" / "a.jpg")
+        write_image(tmp_path / "train" / "a.jpg")
         (tmp_path / "train" / "a.txt").write_text("0 0.5 0.5 0.25 0.5")
         (tmp_path / "classes.txt").write_text("ape")
         assert self._boxes(tmp_path) == [[24, 12, 40, 36]]
@@ -267,7 +186,7 @@ class TestVoc:
         )
 
     def _read(self, root: Path, xml: str | bytes, **options: Any) -> Dataset:
-        _image(root / "train" / "a.jpg")
+        write_image(root / "train" / "a.jpg")
         file = root / "train" / "a.xml"
         file.write_bytes(xml if isinstance(xml, bytes) else xml.encode())
         return read_dataset("voc", Source(data_root=root), **options)
@@ -286,7 +205,7 @@ class TestVoc:
 
     def test_splits_of_the_official_layout(self, tmp_path: Path) -> None:
         for name in ("a", "b"):
-            _image(tmp_path / "JPEGImages" / f"{name}.jpg")
+            write_image(tmp_path / "JPEGImages" / f"{name}.jpg")
         (tmp_path / "Annotations").mkdir()
         (tmp_path / "Annotations" / "b.xml").write_text(self._xml())
         main = tmp_path / "ImageSets" / "Main"
@@ -355,7 +274,7 @@ class TestFolder:
     def test_all_formats_in_subfolders_and_what_is_no_image(self, tmp_path: Path) -> None:
         names = ["A.JPG", "b.png", "c.webp", "d.bmp", "e.tif", "x/y/f.jpg", "x/\u00e9 \u202f.jpg"]
         for k, name in enumerate(names):
-            _image(tmp_path / name, k, (20 + k, 30))
+            write_image(tmp_path / name, k, (20 + k, 30))
         for name in (".DS_Store", "._b.png", "x/.thumbs/a.jpg", "__MACOSX/b.png"):
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).write_bytes(b"\0\5\x16\7")
@@ -378,7 +297,7 @@ class TestFolder:
             assert text in notes
 
     def test_custom_without_annotations_is_the_same(self, tmp_path: Path) -> None:
-        _image(tmp_path / "a.jpg")
+        write_image(tmp_path / "a.jpg")
         data = read_dataset("custom", Source(images=tmp_path))
         assert (data.name, len(data.records)) == ("custom", 1)
         assert "without annotations" in data.report.notes[0]
@@ -386,7 +305,7 @@ class TestFolder:
     def test_what_is_no_image_in_spite_of_its_name_is_told_or_left_out(
         self, tmp_path: Path
     ) -> None:
-        _image(tmp_path / "a.jpg")
+        write_image(tmp_path / "a.jpg")
         (tmp_path / "b.jpg").write_text("<html>not found</html>")
         (tmp_path / "c.png").write_bytes(b"")
         with pytest.raises(DataError, match="2 bad records") as error:
@@ -398,7 +317,7 @@ class TestFolder:
         assert len(data.report.rejected) == 2
 
     def test_links_are_followed_and_circles_end(self, tmp_path: Path) -> None:
-        _image(tmp_path / "real" / "a.jpg")
+        write_image(tmp_path / "real" / "a.jpg")
         images = tmp_path / "images"
         images.mkdir()
         (images / "a.jpg").symlink_to(tmp_path / "real" / "a.jpg")
@@ -411,7 +330,7 @@ class TestFolder:
     def test_large_metadata_and_headers_at_the_end_are_found(self, tmp_path: Path) -> None:
         exif = Image.Exif()
         exif[0x010E] = "x" * 60_000
-        _image(tmp_path / "a.jpg", exif=exif, comment=b"y" * 60_000)
+        write_image(tmp_path / "a.jpg", exif=exif, comment=b"y" * 60_000)
         pixels = np.random.default_rng(0).integers(0, 256, (300, 200, 3), dtype=np.uint8)
         (tmp_path / "b.tif").write_bytes(encode(pixels, "TIFF"))
         sizes = [
@@ -428,7 +347,7 @@ def test_cocos_splits_without_boxes(tmp_path: Path) -> None:
     """unlabeled2017 and test2017 come as image_info_*.json, the first without categories."""
     (tmp_path / "annotations").mkdir()
     for split, folder in (("unlabeled2017", "unlabeled2017"), ("test-dev2017", "test2017")):
-        _image(tmp_path / folder / "a.jpg")
+        write_image(tmp_path / folder / "a.jpg")
         document: dict[str, Any] = {
             "images": [{"id": 9, "file_name": "a.jpg", "height": 48, "width": 64}]
         }

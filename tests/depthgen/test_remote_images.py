@@ -1,14 +1,17 @@
 """Images in a bucket: the same records, counts and store bytes as from a folder."""
 
 import json
+import shutil
 import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from boxdepth.depthgen.datasets.read import DatasetName, Source, read_dataset
+from boxdepth.depthgen.datasets.read import Source, read_dataset
 from boxdepth.depthgen.datasets.records import Dataset, OnBad
 from boxdepth.depthgen.generate import Job, generate
 from boxdepth.depthgen.models import find_model
@@ -17,6 +20,7 @@ from boxdepth.depthgen.store import ConfigError, DataError, EnvironmentFailure, 
 from boxdepth.depthgen.store.remote_file import RemoteFile
 
 from .conftest import encode, photo, run_cli, tree
+from .layouts import write_coco, write_voc, write_yolo
 from .s3 import Proxy, serve_proxy, serve_s3
 
 pytest.importorskip("obstore")
@@ -171,10 +175,86 @@ def test_a_network_that_fails_is_no_bad_image(
     assert len(proxy.injected) > 3
 
 
+def _cityscapes(root: Path) -> None:
+    """Three frames: ids as a picture, ids as polygons, one without an object."""
+    for k, city in enumerate(("aachen", "aachen", "bonn")):
+        stem = f"{city}_{k:06d}_000019"
+        picture = root / "leftImg8bit" / "train" / city / f"{stem}_leftImg8bit.png"
+        labels = root / "gtFine" / "train" / city
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        labels.mkdir(parents=True, exist_ok=True)
+        picture.write_bytes(encode(photo(k, 40, 60)))
+        ids = np.zeros((40, 60), np.uint16)
+        if k < 2:
+            ids[5:20, 8:30] = 26000 + k
+        if k == 1:
+            square = [[8, 5], [29, 5], [29, 19], [8, 19]]
+            document = {
+                "imgHeight": 40, "imgWidth": 60,
+                "objects": [{"label": "car", "polygon": square}],
+            }  # fmt: skip
+            (labels / f"{stem}_gtFine_polygons.json").write_text(json.dumps(document))
+        else:
+            Image.fromarray(ids).save(labels / f"{stem}_gtFine_instanceIds.png")
+
+
 @pytest.mark.parametrize("layout", ["yolo", "voc", "cityscapes"])
-def test_layouts_of_many_label_files_are_refused_with_a_way_out(layout: str) -> None:
-    with pytest.raises(ConfigError, match="--dataset coco or custom"):
-        read_dataset(DatasetName(layout), Source(data_root=at("s3://bucket/x")))
+def test_a_label_file_an_image(proxy: Proxy, url: str, layout: str, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    if layout == "cityscapes":
+        _cityscapes(root)
+    else:
+        _, document = write_coco(tmp_path / "source")
+        if layout == "yolo":
+            write_yolo(root, document, outlines=True)
+        else:
+            write_voc(root, document)
+        folder = root / ("images/train" if layout == "yolo" else "JPEGImages/train")
+        shutil.copytree(tmp_path / "source" / "images" / "train", folder, dirs_exist_ok=True)
+        (folder / unicodedata.normalize("NFD", "für é.png")).write_bytes(encode(photo(9)))
+        (folder / ".DS_Store").write_bytes(b"x")
+    upload(root, url)
+    proxy.requests.clear()
+    remote = read_dataset(layout, Source(data_root=at(url), split="train"), masks=True)
+    asked = dict(proxy.requests)
+    local = read_dataset(layout, Source(data_root=root, split="train"), masks=True)
+    assert facts(local) == facts(remote)
+    assert [record.masks for record in local.records] == [r.masks for r in remote.records]
+    assert local.report == remote.report
+    assert local.categories == remote.categories
+    assert sum(len(record.labels) for record in remote.records) > 1
+    for ours, theirs in zip(local.records, remote.records, strict=True):
+        assert isinstance(ours.path, Path)
+        assert isinstance(theirs.path, RemoteFile)
+        assert ours.path.read_bytes() == theirs.path.read_bytes()
+    labels = sum(
+        f.is_file() and (f.suffix in (".txt", ".xml", ".yaml") or "_gtFine_" in f.name)
+        for f in root.rglob("*")
+    )
+    heads = 0 if layout == "cityscapes" else len(remote.records)
+    assert asked == {"GET": 1 + labels + heads}  # a listing, then each file once
+
+
+@pytest.mark.parametrize("train", ["/etc", "../../elsewhere/images", "s3://other/images", "."])
+def test_a_data_yaml_in_a_bucket_leads_nowhere_else(
+    proxy: Proxy, url: str, train: str, tmp_path: Path
+) -> None:
+    locate(url).write("set/data.yaml", f"names: [a]\ntrain: {train}\n".encode())
+    locate(url).write("elsewhere/images/a.png", encode(photo(0)))
+    with pytest.raises(ConfigError, match=r"no YOLO split 'train'|no image of split 'train'"):
+        read_dataset("yolo", Source(data_root=at(f"{url}/set"), split="train"))
+
+
+def test_labels_that_cannot_be_used_are_named_in_a_bucket_too(proxy: Proxy, url: str) -> None:
+    bucket = locate(url)
+    bucket.write("data.yaml", b"names: [a]\n")
+    for k, text in enumerate(("0 0.5 0.5 0.1 0.1", "7 0.5 0.5 0.1 0.1", "x")):
+        bucket.write(f"images/train/{k}.png", encode(photo(k)))
+        bucket.write(f"labels/train/{k}.txt", text.encode())
+    with pytest.raises(DataError, match=r"(?s)1\.png.*class 7.*2\.png.*numbers are expected"):
+        read_dataset("yolo", Source(data_root=at(url), split="train"))
+    with pytest.raises(ConfigError, match=r"no such file: s3://.*/other\.yaml"):
+        read_dataset("yolo", Source(annotations=at(f"{url}/other.yaml"), split="train"))
 
 
 def test_nothing_there_is_told(proxy: Proxy, url: str) -> None:

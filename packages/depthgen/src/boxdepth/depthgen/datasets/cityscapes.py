@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from io import BytesIO
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -13,23 +14,22 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from boxdepth.depthgen.datasets.fields import MAX_SIDE, Notes, finite, side
+from boxdepth.depthgen.datasets.folder import AT_ONCE
 from boxdepth.depthgen.datasets.masks import encode_mask
 from boxdepth.depthgen.datasets.paths import hidden
+from boxdepth.depthgen.datasets.places import Images, LocalTree, RemoteTree, Tree
 from boxdepth.depthgen.datasets.records import (
     Dataset,
     DatasetReport,
     OnBad,
     find_root,
-    load_json,
+    parse_json,
     settle,
 )
-from boxdepth.depthgen.store.errors import (
-    ConfigError,
-    EnvironmentFailure,
-    environment_failure,
-    is_of_the_machine,
-)
+from boxdepth.depthgen.store.errors import ConfigError, EnvironmentFailure
 from boxdepth.depthgen.store.images import MAX_PIXELS
+from boxdepth.depthgen.store.location import is_remote, place_text
+from boxdepth.depthgen.store.remote_file import RemoteFile
 from boxdepth.depthgen.store.schema import Category, ImageRecord
 
 THING_CLASSES: Final = (
@@ -64,7 +64,8 @@ class _Instance:
 
 
 class _Labelled(NamedTuple):
-    image: Path
+    path: Path | RemoteFile
+    name: str
     size: tuple[int, int]
     instances: list[_Instance]
 
@@ -84,33 +85,42 @@ def read_cityscapes(
         ConfigError: The layout is not there.
         DataError: Annotations are missing or damaged.
     """
-    root = _find_layout(data_root, split)
+    tree = _find_layout(data_root, split)
+    folder, labels = (tree.root / kind / split for kind in ("leftImg8bit", "gtFine"))
     images = [
         image
-        for image in sorted((root / "leftImg8bit" / split).glob(f"*/*{_IMAGE_SUFFIX}"))
-        if not hidden(image.relative_to(root))
+        for image in tree.files(folder)
+        if image.name.endswith(_IMAGE_SUFFIX)
+        and image.parent.parent == folder
+        and not hidden(image.relative_to(folder))
     ]
     problems: list[str] = []
-    with ThreadPoolExecutor() as pool:
-        read = list(pool.map(lambda image: _try_read(root, split, image, masks), images))
-    found: list[_Labelled] = []
-    for image, item in zip(images, read, strict=True):
+    pictures = tree.images(folder)
+
+    def read(image: Path) -> _Labelled | str:
+        return _try_read(tree, labels, pictures, image.relative_to(folder), masks)
+
+    with ThreadPoolExecutor(AT_ONCE if isinstance(tree, RemoteTree) else None) as pool:
+        read_all = list(pool.map(read, images))
+    found: list[tuple[int, _Labelled]] = []
+    for number, (image, item) in enumerate(zip(images, read_all, strict=True), start=1):
         if isinstance(item, str):
             problems.append(f"{image.name}: {item}")
         else:
-            found.append(_Labelled(image, *item))
-    rejected = settle(problems, source=root / "gtFine" / split, on_bad=on_bad)
-    starts = [0, *accumulate(len(labelled.instances) for labelled in found)]
-    ids = {image: number for number, image in enumerate(images, start=1)}
-    folder = root / "leftImg8bit" / split
+            found.append((number, item))
+    rejected = settle(problems, source=place_text(labels), on_bad=on_bad)
+    starts = accumulate((len(labelled.instances) for _, labelled in found), initial=1)
     records = tuple(
-        _record(labelled, folder, number=ids[labelled.image], first_box=start + 1, masks=masks)
-        for labelled, start in zip(found, starts, strict=False)
+        _record(labelled, number=number, first_box=first, masks=masks)
+        for (number, labelled), first in zip(found, starts, strict=False)
     )
+    notes = Notes()
+    notes.add("image", "a link that leads out of the image folder", pictures.links_followed)
     report = DatasetReport(
         crowds=sum(int(record.crowd.sum()) for record in records),
         images_without_boxes=sum(1 for record in records if not len(record.labels)),
         rejected=rejected,
+        notes=notes.lines(),
     )
     return Dataset(
         name="cityscapes",
@@ -122,59 +132,61 @@ def read_cityscapes(
     )
 
 
-def _find_layout(data_root: Path | None, split: str) -> Path:
+def _find_layout(data_root: Path | None, split: str) -> Tree:
+    """The folder that holds ``leftImg8bit`` and ``gtFine``."""
     variables = ("CITYSCAPES_DATASET", "BOXDEPTH_DATA", "DETECTRON2_DATASETS")
     root = find_root(data_root, variables=variables)
+    tree = RemoteTree(root, what="data root") if is_remote(root) else LocalTree(root)
     for candidate in (root / "cityscapes", root):
-        if (candidate / "leftImg8bit" / split).is_dir() and (candidate / "gtFine" / split).is_dir():
-            return candidate.resolve()
+        if all(tree.is_folder(candidate / kind / split) for kind in ("leftImg8bit", "gtFine")):
+            return tree.below(candidate)
+    where = place_text(root)
     raise ConfigError(
-        f"no Cityscapes split {split!r} under {root}: expected leftImg8bit/{split}/<city>/ and "
-        f"gtFine/{split}/<city>/ in {root / 'cityscapes'} or in {root} itself; give --data-root, "
-        "or set CITYSCAPES_DATASET"
+        f"no Cityscapes split {split!r} under {where}: expected leftImg8bit/{split}/<city>/ and "
+        f"gtFine/{split}/<city>/ in {place_text(root / 'cityscapes')} or in {where} itself; give "
+        "--data-root, or set CITYSCAPES_DATASET"
     )
 
 
 def _try_read(
-    root: Path, split: str, image: Path, masks: bool
-) -> tuple[tuple[int, int], list[_Instance]] | str:
+    tree: Tree, labels: Path, pictures: Images, image: Path, masks: bool
+) -> _Labelled | str:
+    """One image, by its name in ``pictures``, or what is wrong with it."""
     stem = image.name.removesuffix(_IMAGE_SUFFIX)
-    folder = root / "gtFine" / split / image.parent.name
+    folder = labels / image.parent
     try:
         instance_file = folder / f"{stem}_gtFine_instanceIds.png"
         polygon_file = folder / f"{stem}_gtFine_polygons.json"
-        if instance_file.is_file():
-            ids = _read_instance_ids(instance_file)
-        elif polygon_file.is_file():
-            ids = draw_instance_ids(load_json(polygon_file))
+        if (data := tree.read(instance_file)) is not None:
+            ids = _read_instance_ids(data, name=instance_file.name)
+        elif (data := tree.read(polygon_file)) is not None:
+            ids = draw_instance_ids(parse_json(data, where=place_text(polygon_file)))
         else:
-            return f"neither {instance_file.name} nor {polygon_file.name} in {folder}"
-        return (ids.shape[0], ids.shape[1]), _instances(ids, masks=masks)
+            return f"neither {instance_file.name} nor {polygon_file.name} in {place_text(folder)}"
+        path, name = pictures.locate(image.as_posix())
+        size = (ids.shape[0], ids.shape[1])
+        return _Labelled(path, name, size, _instances(ids, masks=masks))
     except EnvironmentFailure:
         raise
     except ValueError as error:  # of which DataError is one
         return str(error)
 
 
-def _read_instance_ids(path: Path) -> Int32[np.ndarray, "h w"]:
+def _read_instance_ids(data: bytes, *, name: str) -> Int32[np.ndarray, "h w"]:
     try:
-        with Image.open(path, formats=("PNG",)) as image:
+        with Image.open(BytesIO(data), formats=("PNG",)) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{path.name}: more than {MAX_PIXELS} pixels")
+                raise ValueError(f"{name}: more than {MAX_PIXELS} pixels")
             if image.mode not in ("I;16", "I"):
                 # 26001 saved again with 8 bits is 145: every instance would be lost silently.
                 raise ValueError(
-                    f"{path.name}: pixel mode {image.mode!r} where one channel of 16 bits is "
+                    f"{name}: pixel mode {image.mode!r} where one channel of 16 bits is "
                     "expected (instance ids reach 33999); it was saved again with fewer bits: put "
                     "the official file back"
                 )
             return np.array(image, dtype=np.int32)
-    except OSError as error:
-        if is_of_the_machine(error):
-            raise environment_failure(error, path) from error
-        raise ValueError(f"{path.name}: cannot be decoded ({error})") from error
-    except (SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path.name}: cannot be decoded ({error})") from error
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{name}: cannot be decoded ({error})") from error
 
 
 def draw_instance_ids(document: Any) -> Int32[np.ndarray, "h w"]:
@@ -257,14 +269,12 @@ def _label_id(value: int) -> int:
     return value // _INSTANCES_PER_CLASS if value >= _INSTANCES_PER_CLASS else value
 
 
-def _record(
-    labelled: _Labelled, root: Path, *, number: int, first_box: int, masks: bool
-) -> ImageRecord:
+def _record(labelled: _Labelled, *, number: int, first_box: int, masks: bool) -> ImageRecord:
     instances, (height, width) = labelled.instances, labelled.size
     return ImageRecord(
         id=number,
-        name=labelled.image.relative_to(root).as_posix(),
-        path=labelled.image,
+        name=labelled.name,
+        path=labelled.path,
         height=height,
         width=width,
         boxes_xyxy=np.array([i.xyxy for i in instances], dtype=np.float32).reshape(-1, 4),

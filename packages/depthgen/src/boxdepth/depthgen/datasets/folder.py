@@ -32,7 +32,9 @@ from boxdepth.depthgen.store.errors import (
 from boxdepth.depthgen.store.images import IMAGE_SUFFIXES, image_size
 from boxdepth.depthgen.store.remote_file import RemoteFile
 
-_AT_ONCE = 32
+AT_ONCE = 32
+"""Files that are asked for at a time."""
+
 LABEL_SUFFIXES = frozenset({".txt", ".xml", ".json", ".yaml", ".csv"})
 
 
@@ -89,7 +91,7 @@ def measure_images(folder: Images, names: Sequence[str]) -> tuple[dict[str, Imag
         return ImageFile(id=number, name=stored, path=path, height=height, width=width)
 
     # A request waits for the network, not for this machine.
-    with ThreadPoolExecutor(_AT_ONCE if isinstance(folder, RemoteFolder) else None) as pool:
+    with ThreadPoolExecutor(AT_ONCE if isinstance(folder, RemoteFolder) else None) as pool:
         found = list(pool.map(look, range(1, len(names) + 1), names))
     images = {
         name: item for name, item in zip(names, found, strict=True) if isinstance(item, ImageFile)

@@ -1,13 +1,14 @@
 """What layouts of one label file an image have in common: images, then their labels, counted."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from boxdepth.depthgen.datasets.fields import Notes
-from boxdepth.depthgen.datasets.folder import measure_images
-from boxdepth.depthgen.datasets.paths import ImageFolder
+from boxdepth.depthgen.datasets.folder import AT_ONCE, measure_images
+from boxdepth.depthgen.datasets.places import Images, Tree
 from boxdepth.depthgen.datasets.records import (
     Annotation,
     Dataset,
@@ -16,15 +17,8 @@ from boxdepth.depthgen.datasets.records import (
     RecordBuilder,
     settle,
 )
-from boxdepth.depthgen.store.errors import (
-    ConfigError,
-    EnvironmentFailure,
-    environment_failure,
-    is_of_the_machine,
-)
+from boxdepth.depthgen.store.errors import ConfigError, EnvironmentFailure
 from boxdepth.depthgen.store.schema import Category
-
-MAX_LABEL_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,19 +35,22 @@ class LabelledImages:
     """A split whose labels lie in one file an image.
 
     Attributes:
-        root: The image folder.
+        tree: The dataset's root.
+        folder: The image folder.
         names: Images of the split, relative to it.
         classes: In the order of their labels; ``None``: those that are met, in order of names.
-        read: From an image to its labels. It raises ``ValueError`` for a file that cannot be used.
+        label_file: Where the labels of an image lie; without that file it has no objects.
+        parse: From a label file to its labels; ``ValueError`` for one that cannot be used.
     """
 
     name: str
     split: str
-    source: Path
-    folder: ImageFolder
+    tree: Tree
+    folder: Images
     names: Sequence[str]
     classes: Sequence[str] | None
-    read: Callable[[ImageFile, Notes], Sequence[Label]]
+    label_file: Callable[[ImageFile], Path]
+    parse: Callable[[bytes, ImageFile, Notes], Sequence[Label]]
     masks: bool = False
     on_bad: OnBad = OnBad.error
     notes: Notes = field(default_factory=Notes)
@@ -68,17 +65,18 @@ class LabelledImages:
             DataError: Images or label files that cannot be used.
         """
         if not self.names:
-            raise ConfigError(f"{self.source}: no image of split {self.split!r} in it")
+            raise ConfigError(f"{self.tree}: no image of split {self.split!r} in it")
         images, problems = measure_images(self.folder, self.names)
         labels: dict[str, Sequence[Label]] = {}
-        for name, image in images.items():
-            try:
-                labels[name] = self.read(image, self.notes)
-            except EnvironmentFailure:
-                raise
-            except ValueError as error:
-                problems.append(f"{name!a}: {error}")
-        rejected = settle(problems, source=self.source, on_bad=self.on_bad)
+        # A request waits for the network, not for this machine.
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            files = pool.map(self._read, images.values())
+            for (name, image), data in zip(images.items(), files, strict=True):
+                try:
+                    labels[name] = self._labels(image, data)
+                except ValueError as error:
+                    problems.append(f"{name!a}: {error}")
+        rejected = settle(problems, source=str(self.tree), on_bad=self.on_bad)
         self.notes.add(
             "image", "a link that leads out of the image folder", self.folder.links_followed
         )
@@ -95,6 +93,19 @@ class LabelledImages:
             report=builder.report(records, rejected=rejected, notes=self.notes.lines()),
         )
 
+    def _read(self, image: ImageFile) -> bytes | ValueError | None:
+        try:
+            return self.tree.read(self.label_file(image))
+        except EnvironmentFailure:
+            raise
+        except ValueError as error:
+            return error
+
+    def _labels(self, image: ImageFile, data: bytes | ValueError | None) -> Sequence[Label]:
+        if isinstance(data, ValueError):
+            raise data
+        return [] if data is None else self.parse(data, image, self.notes)
+
     def _classes(self, labels: dict[str, Sequence[Label]]) -> dict[str, int]:
         met = sorted({label.name for found in labels.values() for label in found})
         return {name: k for k, name in enumerate(met if self.classes is None else self.classes)}
@@ -107,28 +118,14 @@ def _annotations(found: Sequence[Label], classes: dict[str, int], start: int) ->
     ]
 
 
-def read_label_file(path: Path) -> bytes | None:
-    """The bytes of a label file; ``None`` where there is none.
+def read_class_list(tree: Tree, place: Path) -> list[str] | None:
+    """Class names, one a line (``classes.txt``); ``None`` where there is no such file.
 
     Raises:
         ValueError: It is too large, or not a plain file.
-        EnvironmentFailure: The disk fails.
+        EnvironmentFailure: The disk or the network fails.
     """
-    try:
-        if not path.is_file():
-            return None
-        if path.stat().st_size > MAX_LABEL_BYTES:
-            raise ValueError(f"{path.name}: more than {MAX_LABEL_BYTES >> 20} MB of labels")
-        return path.read_bytes()
-    except OSError as error:
-        if is_of_the_machine(error):
-            raise environment_failure(error, path) from error
-        raise ValueError(f"{path.name}: {error.strerror}") from error
-
-
-def read_class_list(path: Path) -> list[str] | None:
-    """Class names, one a line (``classes.txt``); ``None`` where there is no such file."""
-    data = read_label_file(path)
+    data = tree.read(place)
     if data is None:
         return None
     lines = data.decode("utf-8-sig", errors="replace").splitlines()

@@ -13,7 +13,6 @@ from boxdepth.depthgen.datasets.records import Dataset, OnBad
 from boxdepth.depthgen.datasets.voc import read_voc
 from boxdepth.depthgen.datasets.yolo import read_yolo
 from boxdepth.depthgen.store.errors import ConfigError
-from boxdepth.depthgen.store.location import is_remote
 
 
 class DatasetName(StrEnum):
@@ -92,14 +91,6 @@ def read_dataset(
 
 
 def _check(layout: DatasetName, source: Source) -> None:
-    places = [p for p in (source.data_root, source.images, source.annotations) if p is not None]
-    urls = [p for p in places if is_remote(p)]
-    if urls and layout in (DatasetName.cityscapes, DatasetName.yolo, DatasetName.voc):
-        raise ConfigError(
-            f"--dataset {layout} reads a folder on this machine, with a label file an image; in a "
-            "bucket, images go with one COCO-format file (--dataset coco or custom) or without "
-            "labels (--dataset folder)"
-        )
     if source.images and layout not in (DatasetName.custom, DatasetName.folder):
         raise ConfigError(
             f"--images belongs to --dataset custom and folder; --dataset {layout} takes --data-root"

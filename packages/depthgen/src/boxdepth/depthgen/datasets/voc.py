@@ -13,12 +13,12 @@ from boxdepth.depthgen.datasets.labelled import (
     Label,
     LabelledImages,
     read_class_list,
-    read_label_file,
 )
-from boxdepth.depthgen.datasets.paths import ImageFolder
-from boxdepth.depthgen.datasets.records import Dataset, ImageFile, OnBad, require_folder
+from boxdepth.depthgen.datasets.places import Tree, open_tree
+from boxdepth.depthgen.datasets.records import Dataset, ImageFile, OnBad
 from boxdepth.depthgen.store.errors import ConfigError
 from boxdepth.depthgen.store.images import IMAGE_SUFFIXES
+from boxdepth.depthgen.store.location import place_text
 
 _IMAGE_FOLDERS: Final = ("JPEGImages", "images", "Images")
 _LABEL_FOLDERS: Final = ("Annotations", "annotations", "labels")
@@ -42,25 +42,25 @@ def read_voc(
         ConfigError: The layout is not there.
         DataError: Files that are not usable; all of them are told together.
     """
-    root = require_folder(root, what="VOC folder")
-    images, labels = _folders(root, split)
-    folder = ImageFolder(images)
+    tree = open_tree(root, what="VOC folder")
+    images, labels = _folders(tree, split)
+    folder = tree.images(images)
     listing = list_images(folder)
-    wanted = _split_names(root, split)
+    wanted = _split_names(tree, split)
     names = listing.names if wanted is None else _of_split(listing.names, wanted)
-    classes = read_class_list(root / "classes.txt")
+    classes = read_class_list(tree, tree.root / "classes.txt")
 
-    def read(image: ImageFile, notes: Notes) -> list[Label]:
-        data = read_label_file((labels / image.name).with_suffix(".xml"))
-        found = [] if data is None else parse_voc(data, image, notes=notes)
+    def parse(data: bytes, image: ImageFile, notes: Notes) -> list[Label]:
+        found = parse_voc(data, image, notes=notes)
         for item in found:
             if classes is not None and item.name not in classes:
                 raise ValueError(f"class {item.name!r} is not in classes.txt")
         return found
 
     reading = LabelledImages(
-        name="voc", split=split, source=root, folder=folder, names=names,
-        classes=classes, read=read, masks=masks, on_bad=on_bad,
+        name="voc", split=split, tree=tree, folder=folder, names=names, classes=classes,
+        label_file=lambda image: (labels / image.name).with_suffix(".xml"), parse=parse,
+        masks=masks, on_bad=on_bad,
     )  # fmt: skip
     note_listing(reading.notes, listing, expected=(".xml",))
     return reading.dataset()
@@ -130,27 +130,30 @@ def _check_size(tree: Any, image: ImageFile, notes: Notes) -> None:
         )
 
 
-def _folders(root: Path, split: str) -> tuple[Path, Path]:
+def _folders(tree: Tree, split: str) -> tuple[Path, Path]:
     """Where the images and where the XML files are."""
+    root = tree.root
     for labels in _LABEL_FOLDERS:
         for images in _IMAGE_FOLDERS:
-            if (root / labels).is_dir() and (root / images).is_dir():
-                inner = split if (root / images / split).is_dir() else ""
+            if tree.is_folder(root / labels) and tree.is_folder(root / images):
+                inner = split if tree.is_folder(root / images / split) else ""
                 return root / images / inner, root / labels / inner
     for folder in (root / split, root):
-        if folder.is_dir() and any(folder.rglob("*.xml")):
+        if tree.is_folder(folder) and any(file.suffix == ".xml" for file in tree.files(folder)):
             return folder, folder
+    where = place_text(root)
     raise ConfigError(
-        f"no VOC split {split!r} in {root}: neither JPEGImages/ with Annotations/ nor XML files "
-        f"beside the images in {root / split} or {root}"
+        f"no VOC split {split!r} in {where}: neither JPEGImages/ with Annotations/ nor XML files "
+        f"beside the images in {place_text(root / split)} or {where}"
     )
 
 
-def _split_names(root: Path, split: str) -> list[str] | None:
-    data = read_label_file(root / "ImageSets" / "Main" / f"{split}.txt")
+def _split_names(tree: Tree, split: str) -> list[str] | None:
+    sets = tree.root / "ImageSets" / "Main"
+    data = tree.read(sets / f"{split}.txt")
     if data is None:
-        if (root / "ImageSets" / "Main").is_dir():
-            raise ConfigError(f"no ImageSets/Main/{split}.txt in {root}; --split names another one")
+        if tree.is_folder(sets):
+            raise ConfigError(f"no ImageSets/Main/{split}.txt in {tree}; --split names another one")
         return None
     lines = data.decode("utf-8-sig", errors="replace").splitlines()
     return [line.split()[0] for line in lines if line.strip()]

@@ -13,12 +13,12 @@ from boxdepth.depthgen.datasets.labelled import (
     Label,
     LabelledImages,
     read_class_list,
-    read_label_file,
 )
 from boxdepth.depthgen.datasets.masks import run_length_mask
-from boxdepth.depthgen.datasets.paths import ImageFolder
-from boxdepth.depthgen.datasets.records import Dataset, ImageFile, OnBad, require_folder
+from boxdepth.depthgen.datasets.places import Tree, open_tree
+from boxdepth.depthgen.datasets.records import Dataset, ImageFile, OnBad
 from boxdepth.depthgen.store.errors import ConfigError, DataError
+from boxdepth.depthgen.store.location import place_text
 
 CONFIG_NAMES: Final = ("data.yaml", "data.yml", "dataset.yaml")
 _SPLIT_NAMES: Final = {"val": ("val", "valid", "validation"), "valid": ("valid", "val")}
@@ -51,20 +51,19 @@ def read_yolo(
         ConfigError: The layout is not there.
         DataError: Labels that are not usable; all files are told together.
     """
-    root = require_folder(root if config is None else config.parent, what="YOLO folder")
-    file = config or next((root / n for n in CONFIG_NAMES if (root / n).is_file()), None)
-    settings = _read_config(file) if file else {}
-    folder = ImageFolder(_image_folder(root, settings, split))
+    tree = open_tree(root if config is None else config.parent, what="YOLO folder")
+    settings, file = _read_config(tree, config)
+    folder = tree.images(_image_folder(tree, settings, split))
     listing = list_images(folder)
-    classes = _classes(root, settings, file)
+    classes = _classes(tree, settings, file)
 
-    def read(image: ImageFile, notes: Notes) -> list[Label]:
-        data = read_label_file(_label_file(image, folder.root))
-        return [] if data is None else parse_labels(data, image, classes, masks=masks, notes=notes)
+    def parse(data: bytes, image: ImageFile, notes: Notes) -> list[Label]:
+        return parse_labels(data, image, classes, masks=masks, notes=notes)
 
     images = LabelledImages(
-        name="yolo", split=split, source=root, folder=folder, names=listing.names,
-        classes=classes, read=read, masks=masks, on_bad=on_bad,
+        name="yolo", split=split, tree=tree, folder=folder, names=listing.names, classes=classes,
+        label_file=lambda image: _label_file(image, folder.root), parse=parse, masks=masks,
+        on_bad=on_bad,
     )  # fmt: skip
     note_listing(images.notes, listing, expected=(".txt", ".cache"))
     return images.dataset()
@@ -132,13 +131,25 @@ def _from_center(values: Sequence[float], image: ImageFile) -> tuple[float, floa
     )
 
 
-def _read_config(file: Path) -> dict[str, Any]:
-    try:
-        settings = yaml.safe_load(read_label_file(file) or b"")
-    except yaml.YAMLError as error:
-        raise DataError(f"{file}: not YAML ({' '.join(str(error).split())})") from error
-    except ValueError as error:
-        raise DataError(f"{file}: {error}") from error
+def _read_config(tree: Tree, config: Path | None) -> tuple[dict[str, Any], str]:
+    """The settings of ``data.yaml`` and what that file is called; none without one."""
+    for place in [config] if config else [tree.root / name for name in CONFIG_NAMES]:
+        file = place_text(place)
+        try:
+            data = tree.read(place)
+            settings = None if data is None else yaml.safe_load(data)
+        except yaml.YAMLError as error:
+            raise DataError(f"{file}: not YAML ({' '.join(str(error).split())})") from error
+        except ValueError as error:
+            raise DataError(f"{file}: {error}") from error
+        if data is not None:
+            return _checked(settings, file), file
+    if config is not None:
+        raise ConfigError(f"no such file: {place_text(config)}; --annotations names the data.yaml")
+    return {}, str(tree)
+
+
+def _checked(settings: Any, file: str) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise DataError(f"{file}: names, train and val are expected")
     if settings.get("kpt_shape"):
@@ -146,7 +157,7 @@ def _read_config(file: Path) -> dict[str, Any]:
     return settings
 
 
-def _classes(root: Path, settings: Mapping[str, Any], file: Path | None) -> list[str]:
+def _classes(tree: Tree, settings: Mapping[str, Any], file: str) -> list[str]:
     names = settings.get("names")
     if isinstance(names, dict):
         numbers = sorted(names) if all(type(key) is int for key in names) else []
@@ -154,14 +165,14 @@ def _classes(root: Path, settings: Mapping[str, Any], file: Path | None) -> list
             raise DataError(f"{file}: names are numbered {list(names)[:9]}, 0, 1, ... is expected")
         names = [names[number] for number in numbers]
     if names is None:
-        listed = read_class_list(root / "classes.txt")
+        listed = read_class_list(tree, tree.root / "classes.txt")
         if listed is not None:
             return listed
         count = settings.get("nc")
         names = [f"class {k}" for k in range(count)] if type(count) is int else None
     if not isinstance(names, list) or not names:
         raise ConfigError(
-            f"{root}: no class names; expected names in data.yaml, or classes.txt with one a line"
+            f"{tree}: no class names; expected names in data.yaml, or classes.txt with one a line"
         )
     texts = [str(name) for name in names]
     if len(set(texts)) != len(texts):
@@ -169,23 +180,24 @@ def _classes(root: Path, settings: Mapping[str, Any], file: Path | None) -> list
     return texts
 
 
-def _image_folder(root: Path, settings: Mapping[str, Any], split: str) -> Path:
+def _image_folder(tree: Tree, settings: Mapping[str, Any], split: str) -> Path:
+    root = tree.root
     base = root / str(settings.get("path") or "")
     tried: list[Path] = []
     for name in _SPLIT_NAMES.get(split, (split,)):
         if (value := settings.get(name)) is not None:
             if not isinstance(value, str):
-                raise DataError(f"{root}: {name} in data.yaml is {shown(value)}, a folder expected")
+                raise DataError(f"{tree}: {name} in data.yaml is {shown(value)}, a folder expected")
             # Roboflow writes ../train/images for a folder beside the file.
             relative = value.removeprefix("../")
             tried += [base / value, root / value, base / relative, root / relative]
         tried += [root / "images" / name, root / name / "images", root / name]
     for folder in tried:
-        if folder.is_dir():
+        if tree.is_folder(folder):
             return folder
     raise ConfigError(
-        f"no YOLO split {split!r} in {root}: no folder at "
-        f"{', '.join(str(folder) for folder in dict.fromkeys(tried))}"
+        f"no YOLO split {split!r} in {tree}: no folder at "
+        f"{', '.join(place_text(folder) for folder in dict.fromkeys(tried))}"
     )
 
 

@@ -130,11 +130,11 @@ class ObjectMissingError(StoreError):
 
 def is_remote(where: Path | str) -> bool:
     """True for the URL of an object store; a path, or ``file://``, is local."""
-    text = _url_text(where)
+    text = place_text(where)
     return "://" in text and not text.startswith("file://")
 
 
-def _url_text(where: Path | str) -> str:
+def place_text(where: Path | str) -> str:
     """``where`` as text; a URL that went through ``Path`` has lost a slash and gets it back."""
     text = str(where)
     scheme, mark, rest = text.partition(":/")
@@ -160,11 +160,11 @@ def locate(where: Path | str, *, bucket_itself: bool = False) -> Location:
     if not is_remote(where):
         from boxdepth.depthgen.store.local import LocalFolder
 
-        text = _url_text(where)
+        text = place_text(where)
         return LocalFolder(
             where if isinstance(where, Path) and "://" not in text else _file_path(text)
         )
-    url = _url_text(where)
+    url = place_text(where)
     _check_url(url, bucket_itself=bucket_itself)
     from boxdepth.depthgen.store.bucket import Bucket
 
