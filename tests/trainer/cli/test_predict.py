@@ -184,7 +184,7 @@ def test_an_exif_orientation_is_ignored_and_said_to_be(predict) -> None:
     picture("turned.jpg", exif=exif)
     code, _, said = predict("turned.jpg")
     assert code == 0
-    assert "1 pictures have an EXIF orientation, which is ignored" in said
+    assert "1 picture with an EXIF orientation, which is ignored" in said
 
 
 @pytest.mark.parametrize("what", ["folder", "below a file"])

@@ -120,8 +120,8 @@ def test_candidates_grow_with_what_may_be_found() -> None:
 
 def test_a_score_threshold_that_leaves_some_out_says_nothing_of_limits() -> None:
     outcome = Outcome(of=3, cut=["a.jpg"], images=[{}, {}, {}])
-    assert "1 of 3 pictures" in outcome.cut_note(100)
-    assert "a.jpg" in outcome.cut_note(100)
+    assert "1 of 3 pictures" in outcome.notes(100)[0]
+    assert "a.jpg" in outcome.notes(100)[0]
 
 
 def test_scores_in_training_count_as_many_as_may_be_found(dense) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -68,13 +67,9 @@ def _show_data(checked: "DataCheck") -> None:
     from boxdepth.trainer.cli.console import named_rows
 
     console.print(named_rows(checked.rows()))
-    counts = sorted(checked.boxes_per_category.items(), key=lambda item: -item[1])
-    shown = "  ".join(f"{name} {count}" for name, count in counts[:12])
-    more = len(counts) - 12
-    say(f"  boxes by category: {shown}" + (f"  and {more} more" if more > 0 else ""))
-    absent = [name for name, count in counts if count == 0]
+    absent = sum(1 for count in checked.boxes_per_category.values() if count == 0)
     if absent:
-        say(f"  categories without a box: {len(absent)}", style="yellow")
+        say(f"  categories without a box: {absent}", style="yellow")
 
 
 @app.command()
@@ -111,26 +106,13 @@ def summary(
     for note in found.notes:
         say(f"  {note}", style="yellow")
     if html is not None:
-        _write_page(found, html, images=images, device=device)
+        from boxdepth.trainer.runs.page import write_page
+
+        looked = write_page(found, html, images=images, device=device)
+        if images and not looked:
+            say("  the training store is not where it was: no images looked at", style="yellow")
+        say(f"page in {html}")
     emit(found.to_json() | ({} if html is None else {"html": str(html)}), as_json=as_json)
-
-
-def _write_page(found: "RunSummary", html: "Path", *, images: int, device: str) -> None:
-    from importlib.metadata import version
-
-    from boxdepth.trainer.engine.checkpoint import write_atomically
-    from boxdepth.trainer.engine.device import choose_device
-    from boxdepth.trainer.runs.closer import look_closer
-    from boxdepth.trainer.runs.page import summary_page
-
-    looked = (
-        look_closer(found.folder, images=images, device=choose_device(device)) if images else []
-    )
-    page = summary_page(found, looked, version=version("boxdepth-trainer"))
-    write_atomically(html, page.encode())
-    if images and not looked:
-        say("  the training store is not where it was: no worst and slowest images", style="yellow")
-    say(f"page in {html}")
 
 
 def _show_health(found: "RunSummary") -> None:

@@ -5,17 +5,10 @@ from typing import TYPE_CHECKING
 
 from boxdepth.trainer.cli import options
 from boxdepth.trainer.cli.app import AsJson, Device, app, console, emit, interactive, say
-from boxdepth.trainer.errors import ConfigError, PicturesError
+from boxdepth.trainer.errors import PicturesError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import torch
-
-    from boxdepth.depthgen.store import Category
-    from boxdepth.trainer.geometry.tiles import Tiling
     from boxdepth.trainer.predict.job import Outcome, Overlays
-    from boxdepth.trainer.predict.model import Model, Which
     from boxdepth.trainer.predict.predictor import Predictor
     from boxdepth.trainer.predict.task import Task
 
@@ -60,7 +53,8 @@ def predict(
 ) -> None:
     """Predict masks, as COCO results at the original size."""
     from boxdepth.trainer.engine.run_folder import require_writable
-    from boxdepth.trainer.predict.job import images_file
+    from boxdepth.trainer.geometry.tiles import Tiling
+    from boxdepth.trainer.predict.job import Overlays, images_file
     from boxdepth.trainer.predict.predictor import load_predictor
     from boxdepth.trainer.predict.task import source_of, task_on
     from boxdepth.trainer.runs.settings import trained_on
@@ -77,42 +71,26 @@ def predict(
         weights=weights.value if weights else None,
         score_threshold=score_threshold,
         crop=crop,
-        tiling=_tiling(tile, overlap),
+        tiling=Tiling(size=tile, overlap=overlap) if tile else None,
     )
-    predictor.tiling = None if tile == 0 else predictor.tiling
+    if tile == 0:
+        predictor.tiling = None
     if max_detections is not None:
         predictor.allow(max_detections)
     if precision is not None:
         predictor.compute_in(precision.value)
     categories = predictor.model.categories
     task = task_on(source, categories, boxes="store" if boxes == STORED else boxes)
-    overlays = _overlays(overlay, overlay_threshold, default=0.3 if boxes is None else 0.0)
+    least = (0.3 if boxes is None else 0.0) if overlay_threshold is None else overlay_threshold
+    overlays = Overlays(folder=overlay, min_score=least) if overlay else None
     outcome = _predict(predictor, task, overlays)
-    limit = predictor.spec.settings.max_detections
-    _write(out, outcome, categories, overlay, limit=limit)
+    _write(out, outcome, predictor, overlay)
     where = {"predictions": str(out), "overlays": str(overlay) if overlay else None}
     how = {"weights": predictor.model.which, "precision": predictor.precision}
     emit({**where, **how, **outcome.to_json()}, as_json=as_json)
     outcome.check(out, skip_bad=on_bad is options.OnBad.skip)
     if outcome.bad:
         say(PicturesError(outcome.bad, kept=str(out)), style="yellow")
-
-
-def _tiling(size: int | None, overlap: int) -> "Tiling | None":
-    from boxdepth.trainer.geometry.tiles import Tiling
-
-    try:
-        return Tiling(size=size, overlap=overlap) if size else None
-    except ValueError as error:
-        raise ConfigError(f"--tile, --overlap: {error}") from error
-
-
-def _overlays(folder: Path | None, min_score: float | None, *, default: float) -> "Overlays | None":
-    from boxdepth.trainer.predict.job import Overlays
-
-    if folder is None:
-        return None
-    return Overlays(folder=folder, min_score=default if min_score is None else min_score)
 
 
 def _predict(predictor: "Predictor", task: "Task", overlays: "Overlays | None") -> "Outcome":
@@ -138,29 +116,13 @@ def _predict(predictor: "Predictor", task: "Task", overlays: "Overlays | None") 
         )
 
 
-def _write(
-    out: Path,
-    outcome: "Outcome",
-    categories: "Sequence[Category]",
-    overlay: Path | None,
-    *,
-    limit: int,
-) -> None:
+def _write(out: Path, outcome: "Outcome", predictor: "Predictor", overlay: Path | None) -> None:
     from boxdepth.trainer.predict.job import write_outcome
 
     if outcome.images:
-        write_outcome(out, outcome, categories)
-        say(f"{len(outcome.results)} instances on {len(outcome.images)} images, written to {out}")
+        write_outcome(out, outcome, predictor.model.categories)
+        say(f"{outcome}, written to {out}")
         if overlay is not None:
             say(f"pictures in {overlay}")
-    if outcome.cut:
-        say(f"  {outcome.cut_note(limit)}", style="yellow")
-    if outcome.turned:
-        say(f"  {outcome.turned_note()}", style="yellow")
-
-
-def load_model(path: Path, device: "torch.device", *, weights: "Which | None" = None) -> "Model":
-    """The name of `boxdepth.trainer.predict.model.load_model` that older scripts know."""
-    from boxdepth.trainer.predict import model
-
-    return model.load_model(path, device, weights=weights)
+    for note in outcome.notes(predictor.spec.settings.max_detections):
+        say(f"  {note}", style="yellow")

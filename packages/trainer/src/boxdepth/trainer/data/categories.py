@@ -87,8 +87,13 @@ def listed(words: Sequence[str]) -> str:
     return ", ".join(words[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
+def counted(number: int, noun: str, ending: str = "s") -> str:
+    """``1 image``, ``2 images``, ``3 classes``."""
+    return f"{number} {noun}{'' if number == 1 else ending}"
+
+
 def _classes(names: Sequence[str]) -> str:
-    return f"{len(names)} class{'' if len(names) == 1 else 'es'}"
+    return counted(len(names), "class", "es")
 
 
 def _key(category: Category) -> str:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
+from boxdepth.trainer.errors import ConfigError
+
 Window = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels of the image."""
 
@@ -17,7 +19,7 @@ class Tiling:
     Objects up to the overlap are whole in some tile; larger ones are put together from their parts.
 
     Raises:
-        ValueError: an overlap of half a tile or more.
+        ConfigError: an overlap of half a tile or more.
     """
 
     size: int = 1024
@@ -25,7 +27,7 @@ class Tiling:
 
     def __post_init__(self) -> None:
         if not 0 <= self.overlap < self.size / 2:
-            raise ValueError(
+            raise ConfigError(
                 f"an overlap of {self.overlap} pixels for tiles of {self.size}: expected 0 to less "
                 "than half a tile"
             )

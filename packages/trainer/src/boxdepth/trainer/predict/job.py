@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from boxdepth.depthgen.store import Category, DataError
-from boxdepth.trainer.data.categories import listed
+from boxdepth.trainer.data.categories import counted, listed
 from boxdepth.trainer.data.pictures import PictureFile
 from boxdepth.trainer.engine.checkpoint import write_atomically
 from boxdepth.trainer.engine.run_folder import make_folder
@@ -65,22 +65,30 @@ class Outcome:
     """Pictures that a signal came before."""
     signal: int | None = None
 
-    def turned_note(self) -> str:
-        """What to say of the pictures with an EXIF orientation."""
-        return (
-            f"{len(self.turned)} pictures have an EXIF orientation, which is ignored: masks lie on "
-            f"the pixels as they are stored ({listed(self.turned)}); to turn the pixels: exiftran "
-            "-ai FILE"
-        )
+    def __str__(self) -> str:
+        return f"{counted(len(self.results), 'instance')} on {counted(len(self.images), 'image')}"
 
-    def cut_note(self, limit: int) -> str:
-        """What to say of the pictures on which more was found than the limit lets through."""
-        return (
-            f"{len(self.cut)} of {len(self.images)} pictures hold more detections than the {limit} "
-            f"that inference.max_detections lets through, and only the best are kept "
-            f"({listed(self.cut)}): --max-detections {2 * limit} keeps more, a higher "
-            "--score-threshold wants fewer"
-        )
+    def notes(self, limit: int) -> list[str]:
+        """What a person should know, a line each.
+
+        Args:
+            limit: the detections that were let through an image.
+        """
+        notes = []
+        if self.cut:
+            notes.append(
+                f"{len(self.cut)} of {len(self.images)} pictures hold more detections "
+                f"than the {limit} that inference.max_detections lets through, and only the best "
+                f"are kept ({listed(self.cut)}): --max-detections {2 * limit} keeps more, a higher "
+                "--score-threshold wants fewer"
+            )
+        if self.turned:
+            notes.append(
+                f"{counted(len(self.turned), 'picture')} with an EXIF orientation, which is "
+                f"ignored: masks lie on the pixels as they are stored ({listed(self.turned)}); to "
+                "turn the pixels: exiftran -ai FILE"
+            )
+        return notes
 
     def to_json(self) -> dict[str, Any]:
         """Numbers, and the names of pictures that a person should look at."""

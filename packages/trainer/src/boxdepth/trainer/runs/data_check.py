@@ -16,6 +16,8 @@ from boxdepth.trainer.runs.pair_pictures import PairPicture
 LOOKED_AT = 8
 """Images that are decoded unless all are asked for."""
 
+CATEGORIES_SHOWN = 12
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataCheck:
@@ -60,8 +62,15 @@ class DataCheck:
             f"without area {census.boxes_empty}, clipped {census.boxes_clipped}",
             "depth": f"missing on {census.images_without_depth} images",
             "masks": "yes" if attributes.masks else "no (boxes only)",
+            "by category": self._most_frequent(),
             "decoded": f"{self.decoded} images, {len(self.problems)} with problems",
         }
+
+    def _most_frequent(self) -> str:
+        counts = sorted(self.boxes_per_category.items(), key=lambda item: -item[1])
+        more = len(counts) - CATEGORIES_SHOWN
+        shown = ", ".join(f"{name} {count}" for name, count in counts[:CATEGORIES_SHOWN])
+        return shown + (f" and {more} more" if more > 0 else "")
 
     def require(self) -> None:
         """Raise if there is anything wrong.

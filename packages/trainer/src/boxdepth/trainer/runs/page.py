@@ -5,10 +5,14 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
+from boxdepth.trainer.engine.checkpoint import write_atomically
+from boxdepth.trainer.engine.device import choose_device
 from boxdepth.trainer.engine.monitors import EXPECTED, MATCHING_SCORE
-from boxdepth.trainer.runs.closer import Looked
+from boxdepth.trainer.runs.closer import Looked, look_closer
 from boxdepth.trainer.runs.samples import kept
 from boxdepth.trainer.runs.summary import RunSummary
 
@@ -52,6 +56,26 @@ class Curve:
 
     name: str
     points: Sequence[tuple[float, float]]
+
+
+def write_page(found: RunSummary, file: Path, *, images: int, device: str) -> int:
+    """Write a run's page; the number of training images that were looked at for it.
+
+    Args:
+        images: how many are looked at, at most; none where the store is gone.
+        device: what looks at them, such as ``auto``.
+
+    Raises:
+        ConfigError: no such device.
+        CheckpointError: no weights to look with.
+        DataError: a store that can't be used.
+    """
+    looked = (
+        look_closer(found.folder, images=images, device=choose_device(device)) if images else []
+    )
+    page = summary_page(found, looked, version=version("boxdepth-trainer"))
+    write_atomically(file, page.encode())
+    return len(looked)
 
 
 def summary_page(found: RunSummary, looked: Sequence[Looked], *, version: str) -> str:
