@@ -284,12 +284,6 @@ def test_a_file_in_pieces_names_every_fault_at_once(tmp_path: Path) -> None:
             read_predictions(path, truth)
 
 
-def test_masks_that_do_not_matter_are_all_background() -> None:
-    masks = read_predictions(RESULTS, read_annotations(TRUTH)).masks
-    shown = masks.rles(np.array([False, True]))
-    assert [mask_api.area([{**mask}]).item() for mask in shown] == [0, 600]
-
-
 # --- annotations and masks ------------------------------------------------------------------------
 
 

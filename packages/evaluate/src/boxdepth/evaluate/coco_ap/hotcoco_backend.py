@@ -43,19 +43,16 @@ def evaluate_with_hotcoco(
     parameters.area_rng_lbl = list(AREA_RANGES)
     categories = [{"id": k, "name": name} for k, name in enumerate(truth.category_names)]
     streaming = StreamingEval(categories, iou_type, params=parameters)
-    comparable = _comparable(truth, predictions)
+    shown = _comparable(truth, predictions) if iou_type == "segm" else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that max_detections is not COCO's
         for images, objects, rows in _batches(truth, predictions):
             found = predictions.take(rows)
-            masks: list[Any] | None = None
-            if iou_type == "segm":
-                masks = found.masks.rles(comparable[rows])
             streaming.update(
                 images,
                 _annotations(truth.take(objects), objects + 1, iou_type),
                 _detections(found, iou_type),
-                segmentation=masks,
+                segmentation=None if shown is None else _masks(found, shown[rows]),
             )
         evaluation = streaming.finalize()
         evaluation.accumulate()
@@ -116,6 +113,15 @@ def _detections(found: Predictions, iou_type: IouType) -> Float64[np.ndarray, "d
         found.image_index[:, None], boxes, found.scores[:, None], found.category_index[:, None]
     )  # fmt: skip
     return np.concatenate(columns, axis=1, dtype=np.float64)
+
+
+def _masks(found: Predictions, shown: Bool[np.ndarray, " n"]) -> list[Any]:
+    """Run lengths of those detections that are to be shown; nothing for the others."""
+    rows = np.flatnonzero(shown)
+    masks: list[Any] = [[]] * len(shown)
+    for row, mask in zip(rows.tolist(), found.masks.take(rows).rles(), strict=True):
+        masks[row] = mask
+    return masks
 
 
 def _comparable(truth: GroundTruth, predictions: Predictions) -> Bool[np.ndarray, " n"]:

@@ -97,7 +97,7 @@ def read_annotations(
     if isinstance(annotations, GroundTruth):
         return annotations
     source = str(annotations) if isinstance(annotations, Path) else "annotations"
-    tables = _tables(annotations, source, limits)
+    tables = _tables(annotations, source, limits, with_masks)
     problems = Problems(source=source)
     images = _Images.read(tables["images"], problems)
     categories = _Categories.read(tables["categories"], problems)
@@ -113,14 +113,15 @@ Keys = {
 
 
 def _tables(
-    annotations: Path | dict[str, Any], source: str, limits: JsonLimits
+    annotations: Path | dict[str, Any], source: str, limits: JsonLimits, with_masks: bool
 ) -> dict[str, Columns]:
     value: object = annotations
     if isinstance(annotations, Path):
         text = read_text(annotations, limits)
-        typed = parse_as(text, schema.Document)
-        if typed is not None:
-            return {key: columns_of(getattr(typed, key), Keys[key]) for key in Keys}
+        for shape in (schema.Document,) if with_masks else (schema.BoxDocument, schema.Document):
+            typed: Any = parse_as(text, shape)
+            if typed is not None:
+                return {key: columns_of(getattr(typed, key), Keys[key]) for key in Keys}
         value = parse(text, name=source)
     if not isinstance(value, dict):
         kind = "a list (these look like results)" if isinstance(value, list) else "no object"

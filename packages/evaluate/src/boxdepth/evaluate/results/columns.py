@@ -102,15 +102,14 @@ class ColumnReader:
         self, column: Sequence[Any] | np.ndarray
     ) -> tuple[Float64[np.ndarray, "n 4"], Bool[np.ndarray, " n"]]:
         """Boxes xywh in pixels, zeros where there is none, and which records have one."""
-        count = len(column)
         values = _as_boxes(column)
-        there = list(range(count)) if values is not None else _given(column)
-        present = np.zeros(count, dtype=bool)
+        if values is not None and _sound(values):
+            return values, np.ones(len(values), dtype=bool)
+        there = _given(column)
+        boxes, present = np.zeros((len(column), 4)), np.zeros(len(column), dtype=bool)
         present[there] = True
-        boxes = np.zeros((count, 4))
-        if values is None:
-            values = _as_boxes([column[index] for index in there])
-        if values is not None and (np.abs(values) < FARTHEST).all() and (values[:, 2:] >= 0).all():
+        values = _as_boxes([column[index] for index in there])
+        if values is not None and _sound(values):
             boxes[present] = values
             return boxes, present
         for index in there:
@@ -236,14 +235,20 @@ def _as_floats(column: Sequence[Any] | np.ndarray) -> Float64[np.ndarray, " n"] 
     if isinstance(column, np.ndarray):
         if column.dtype.kind not in "iuf" or column.ndim != 1:
             return None
+        values = column.astype(np.float64)
     elif not set(map(type, column)) <= _NUMBERS:
         return None
-    try:
-        values = np.asarray(column, dtype=np.float64)
-    except OverflowError:
-        return None
+    else:
+        try:
+            values = np.fromiter(column, np.float64, len(column))
+        except OverflowError:
+            return None
     # From 2^53 on neighbours share a float: the loop compares such values exactly.
     return values if not len(values) or np.abs(values).max() < MAX_ID else None
+
+
+def _sound(boxes: Float64[np.ndarray, "n 4"]) -> bool:
+    return bool((np.abs(boxes) < FARTHEST).all() and (boxes[:, 2:] >= 0).all())
 
 
 def _as_boxes(column: Sequence[Any] | np.ndarray) -> Float64[np.ndarray, "n 4"] | None:

@@ -94,12 +94,16 @@ class JsonSource:
         self.file.seek(0)
         opening, rest, size = b"", b"", 0
         for block in iter(partial(self.file.read, _PIECE), b""):
-            rest += block
             size += len(block)
-            cut = _last_seam(rest)
+            cut = _last_seam(block)
+            if not cut:  # one may lie where two blocks meet
+                rest, block = b"", rest + block
+                cut = _last_seam(block)
             if cut:
-                yield b"".join((opening, memoryview(rest)[:cut], b"]"))
-                opening, rest = b"[", rest[cut + 1 :]
+                yield b"".join((opening, rest, memoryview(block)[:cut], b"]"))
+                opening, rest = b"[", block[cut + 1 :]
+            else:
+                rest = block
             if len(rest) > _LONGEST_PIECE or size > self.limits.max_bytes:
                 yield b""
                 return

@@ -6,10 +6,11 @@ everybody else receives canonical run-length strings of known size.
 
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from operator import attrgetter
 from typing import Any
 
@@ -19,7 +20,7 @@ from msgspec import UNSET, UnsetType
 from pycocotools import mask as mask_api
 
 from boxdepth.evaluate.results import rle
-from boxdepth.evaluate.results.bulk import without_collector
+from boxdepth.evaluate.results.bulk import Growing, without_collector
 from boxdepth.evaluate.results.columns import is_number
 from boxdepth.evaluate.results.problems import Problems, quoted
 from boxdepth.evaluate.results.schema import Rle
@@ -29,10 +30,9 @@ from boxdepth.evaluate.results.schema import Rle
 _FAR, _LONG = 4.0, 100.0
 # Masks decoded together: enough to fill NumPy's loops, few enough to stay in cache.
 _ROWS_AT_ONCE = 2048
-# More than the longest side of an image.
-_SIDES = 2**17
 _ABSENT: set[type] = {UnsetType, type(None)}
 MAX_NUMBER = sys.float_info.max
+_COLUMNS = ("sizes", "which", "begins", "ends", "areas")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ class MaskTable:
     Attributes:
         sizes: (height, width) of the image each mask belongs to, in pixels.
         strings: canonical compressed run lengths of these masks, and maybe of others, in a few
-            long strings.
+            long strings; none where nothing has a mask.
         which, begins, ends: the string in which each mask's run lengths lie, and where; begin and
             end are equal where there is no mask.
         areas: object pixels, 0 where there is no mask.
@@ -62,6 +62,8 @@ class MaskTable:
 
     def text(self, index: int) -> str:
         """Mask `index` as compressed run lengths, empty where there is none."""
+        if self.ends[index] == self.begins[index]:
+            return ""
         string: bytes = self.strings[self.which[index]]
         return string[self.begins[index] : self.ends[index]].decode("ascii")
 
@@ -70,22 +72,15 @@ class MaskTable:
         return {"size": self.sizes[index].tolist(), "counts": self.text(index)}
 
     @without_collector
-    def rles(self, wanted: Bool[np.ndarray, " n"] | None = None) -> list[dict[str, Any]]:
-        """All masks as `rle` gives them; an all-background one where there is none.
-
-        Args:
-            wanted: masks that matter; the others are all background too. Such masks of one size
-                are one object.
-        """
-        shown = self.present if wanted is None else self.present & wanted
-        found, places = np.unique(self.sizes @ [_SIDES, 1], return_inverse=True)
-        sizes = [[value // _SIDES, value % _SIDES] for value in found.tolist()]
-        blank = [{"size": [h, w], "counts": rle.encode([h * w])} for h, w in sizes]
-        columns = (shown, places, self.which, self.begins, self.ends)
-        strings = self.strings
+    def rles(self) -> list[dict[str, Any]]:
+        """All masks as `rle` gives them; an all-background one where there is none."""
+        sizes, strings = self.sizes.tolist(), self.strings
+        columns = (self.which.tolist(), self.begins.tolist(), self.ends.tolist())
         return [
-            {"size": sizes[size], "counts": strings[which][begin:end]} if show else blank[size]
-            for show, size, which, begin, end in zip(*(c.tolist() for c in columns), strict=True)
+            {"size": size, "counts": strings[which][begin:end]}
+            if end > begin
+            else {"size": size, "counts": rle.encode([size[0] * size[1]])}
+            for size, which, begin, end in zip(sizes, *columns, strict=True)
         ]
 
     def pixels(self, index: int) -> Bool[np.ndarray, "h w"]:
@@ -104,26 +99,31 @@ class MaskTable:
 
     def take(self, order: Int64[np.ndarray, " m"]) -> "MaskTable":
         """The masks of objects `order`, in that order; the strings stay where they are."""
-        return MaskTable(
-            sizes=self.sizes[order],
-            strings=self.strings,
-            which=self.which[order],
-            begins=self.begins[order],
-            ends=self.ends[order],
-            areas=self.areas[order],
-        )
+        chosen = {name: column[order] for name, column in self.columns().items()}
+        return MaskTable.of(chosen, self.strings)
+
+    def columns(self, before: int = 0) -> dict[str, np.ndarray]:
+        """What there is of each object; `before` strings are put before this table's."""
+        if not self.strings:
+            return {"sizes": self.sizes}
+        columns = {name: getattr(self, name) for name in _COLUMNS}
+        return columns | {"which": self.which + before} if before else columns
 
     @staticmethod
-    def joined(tables: Sequence["MaskTable"]) -> "MaskTable":
+    def of(columns: Mapping[str, np.ndarray], strings: Sequence[bytes]) -> "MaskTable":
+        """The table that has these `columns` (others are not looked at) and `strings`."""
+        if not strings:
+            return no_masks(columns["sizes"])
+        return MaskTable(strings=tuple(strings), **{name: columns[name] for name in _COLUMNS})
+
+    @staticmethod
+    def joined(tables: Iterable["MaskTable"]) -> "MaskTable":
         """The masks of all tables, one table's after the other's."""
-        columns = ("sizes", "which", "begins", "ends", "areas")
-        joined = {c: np.concatenate([getattr(table, c) for table in tables]) for c in columns}
-        counts = [len(table.strings) for table in tables]
-        joined["which"] += np.repeat(
-            np.cumsum(counts) - counts, [len(table.areas) for table in tables]
-        )
-        strings = chain.from_iterable(table.strings for table in tables)
-        return MaskTable(strings=tuple(strings), **joined)
+        growing, strings = Growing(), list[bytes]()
+        for table in tables:
+            growing.add(len(table.sizes), table.columns(len(strings)))
+            strings.extend(table.strings)
+        return MaskTable.of(growing.columns(), strings)
 
 
 def read_masks(
@@ -172,9 +172,14 @@ def _shifted(where: Callable[[int], str], by: int, row: int) -> str:
 
 def no_masks(sizes: Int64[np.ndarray, "n 2"]) -> MaskTable:
     """A table of objects without masks."""
-    nowhere, areas = np.zeros(len(sizes), dtype=np.int64), np.zeros(len(sizes))
+    nowhere = np.broadcast_to(np.int64(0), len(sizes))  # takes no memory
     return MaskTable(
-        sizes=sizes, strings=(b"",), which=nowhere, begins=nowhere, ends=nowhere, areas=areas
+        sizes=sizes,
+        strings=(),
+        which=nowhere,
+        begins=nowhere,
+        ends=nowhere,
+        areas=np.broadcast_to(np.float64(0), len(sizes)),
     )
 
 
@@ -191,11 +196,13 @@ class _Reader:
     ) -> tuple[bytes, Int64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
         """Joined strings, the length of each, and object pixels."""
         texts = self._typed_texts(segmentations)
-        if texts is None:
+        joined = "".join(texts or ())
+        if texts is None or not joined.isascii() or not all(texts):
             texts = self._texts(segmentations)
+            joined = "".join(texts)
         lengths = np.fromiter(map(len, texts), np.int64, len(texts))
         full, areas, pixels = np.flatnonzero(lengths), np.zeros(len(texts)), self.sizes.prod(axis=1)
-        data = "".join(texts).encode("ascii")
+        data = joined.encode("ascii")
         good, area = rle.measure(np.frombuffer(data, np.uint8), lengths[full], pixels[full])
         areas[full[good]] = area[good]
         if good.all():
@@ -209,7 +216,7 @@ class _Reader:
         return "".join(texts).encode("ascii"), lengths, areas
 
     def _typed_texts(self, segmentations: Sequence[Any]) -> list[str] | None:
-        """Compressed strings of a column that holds nothing else, at its images' sizes."""
+        """The texts of a column that holds nothing else, at its images' sizes."""
         if set(map(type, segmentations)) != {Rle}:
             return None
         sides = chain.from_iterable(map(attrgetter("size"), segmentations))
@@ -217,8 +224,8 @@ class _Reader:
         try:
             given = np.fromiter(sides, np.int64, self.sizes.size)
             same = bool((given == self.sizes.reshape(-1)).all())
-            return counts if same and all(map(str.isascii, counts)) and all(counts) else None
-        except (TypeError, OverflowError):  # plain run lengths, a size beyond 2^63
+            return counts if same and set(map(type, counts)) == {str} else None
+        except OverflowError:  # a size beyond 2^63
             return None
 
     def _texts(self, segmentations: Sequence[Any]) -> list[str]:
@@ -229,20 +236,21 @@ class _Reader:
             index for index, given in enumerate(there) if given and isinstance(plain[index], list)
         ]
         faults = polygon_faults([plain[index] for index in drawn], self.sizes[drawn])
-        texts = [""] * len(plain)
+        texts, by_size = [""] * len(plain), defaultdict(list)
         for index, fault in zip(drawn, faults, strict=True):
             there[index] = False
-            texts[index] = self._fail(index, fault) if fault else self._drawn(index, plain[index])
+            if fault:
+                self._fail(index, fault)
+            else:
+                by_size[tuple(self.sizes[index].tolist())].append(index)
+        for size, rows in by_size.items():
+            for index, text in zip(
+                rows, _drawn([plain[index] for index in rows], size), strict=True
+            ):
+                texts[index] = text
         for index in np.flatnonzero(there).tolist():
             texts[index] = self._text(index, plain[index])
         return texts
-
-    def _drawn(self, index: int, polygons: list[Any]) -> str:
-        height, width = self.sizes[index].tolist()
-        arrays = [np.fromiter(polygon, np.float64, len(polygon)) for polygon in polygons]
-        pieces = mask_api.frPyObjects(arrays, height, width)
-        merged = mask_api.merge(pieces) if len(pieces) > 1 else pieces[0]
-        return bytes(merged["counts"]).decode("ascii")
 
     def _text(self, index: int, segmentation: Any) -> str:
         if isinstance(segmentation, Rle):
@@ -273,6 +281,16 @@ class _Reader:
             return self._fail(index, _misses(counts, height * width))
         expected = "expected a compressed string, or run lengths of at least 0"
         return self._fail(index, f"RLE counts are {quoted(counts)}, {expected}")
+
+
+def _drawn(shapes: Sequence[Sequence[Any]], size: tuple[int, int]) -> Iterator[str]:
+    """Compressed run lengths of the polygons of each object, in images of one size."""
+    polygons = [np.fromiter(polygon, np.float64, len(polygon)) for p in shapes for polygon in p]
+    pieces = iter(mask_api.frPyObjects(polygons, *size))
+    for shape in shapes:
+        own = list(islice(pieces, len(shape)))
+        merged = mask_api.merge(own) if len(own) > 1 else own[0]
+        yield merged["counts"].decode("ascii")
 
 
 def _runs(text: str, pixels: int) -> tuple[list[int], str | None]:

@@ -1,7 +1,7 @@
 """Reading a COCO results file: parsed once, checked record by record, faults named."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ from boxdepth.evaluate.results.masks import read_masks
 from boxdepth.evaluate.results.predictions import (
     Predictions,
     by_image_and_score,
-    canonical_order,
     describe,
+    put_in_order,
 )
 from boxdepth.evaluate.results.problems import DataError, Problems, quoted
 from boxdepth.evaluate.results.schema import Columns, columns_of
@@ -58,8 +58,8 @@ def read_predictions(
             if isinstance(predictions, dict)
             else _from_records(predictions, reader.problems)  # type: ignore[arg-type]
         )
-    ordered = canonical_order(table)
-    return replace(ordered, notes=(*ordered.notes, *describe(ordered, truth)))
+    put_in_order(table)
+    return replace(table, notes=(*table.notes, *describe(table, truth)))
 
 
 def _from_file(path: Path, truth: GroundTruth, limits: JsonLimits, with_masks: bool) -> Predictions:
@@ -86,17 +86,10 @@ def _from_file(path: Path, truth: GroundTruth, limits: JsonLimits, with_masks: b
 def _piecewise(document: JsonSource, shape: Any, reader: "_Reader") -> Predictions | None:
     """Some thousand records at a time, or None where one is at fault: it is named by a reader of
     the whole file, which sees them all."""
-    tables: list[Predictions] = []
-    for piece in document.pieces():
-        rows = parse_as(piece, shape)
-        if rows is None:
-            return None
-        try:
-            tables.append(reader.table(columns_of(rows, schema.RESULT_KEYS)))
-        except DataError:
-            return None
-        del rows  # their memory serves the next ones
-    return replace(Predictions.joined(tables), notes=tables[-1].notes)
+    try:
+        return Predictions.joined(reader.tables(document.pieces(), shape))
+    except DataError:
+        return None
 
 
 def _from_records(records: Sequence[Any], problems: Problems) -> Columns:
@@ -119,6 +112,21 @@ class _Reader:
         self.truth, self.with_masks = truth, with_masks
         self.problems = Problems(source=source)
         self.mended: Counter[str] = Counter()
+
+    def tables(self, pieces: Iterator[bytes], shape: Any) -> Iterator[Predictions]:
+        """`table` of one text after the other.
+
+        Raises:
+            DataError: one is no list of `shape`, or wrong.
+        """
+        for piece in pieces:
+            rows = parse_as(piece, shape)
+            if rows is None:
+                raise DataError(f"{self.problems.source}: not of the usual form")
+            columns = columns_of(rows, schema.RESULT_KEYS)
+            del rows
+            yield self.table(columns)
+            del columns  # their memory serves the next ones
 
     def table(self, columns: Columns) -> Predictions:
         """The records by image and falling score, with notes on all that was mended so far.

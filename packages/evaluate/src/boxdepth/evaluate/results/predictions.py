@@ -1,12 +1,13 @@
 """COCO results (a list of detections) as checked columns."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from boxdepth.evaluate.results.annotations import GroundTruth
+from boxdepth.evaluate.results.bulk import Growing, arrange
 from boxdepth.evaluate.results.masks import MaskTable
 
 COLUMNS = ("record", "image_index", "category_index", "scores", "boxes_xywh", "has_box")
@@ -48,20 +49,21 @@ class Predictions:
             return np.asarray(self.boxes_xywh[:, 2:].prod(axis=1))
         return self.masks.areas
 
-    @classmethod
-    def joined(cls, tables: Sequence["Predictions"]) -> "Predictions":
+    @staticmethod
+    def joined(parts: Iterable["Predictions"]) -> "Predictions":
         """The detections of all parts of one file, one part's after the other's."""
-        begins = np.cumsum([0, *map(len, tables)])[:-1].tolist()
-        columns = {
-            column: np.concatenate([getattr(table, column) for table in tables])
-            for column in COLUMNS
-        }
-        records = [table.record + begin for table, begin in zip(tables, begins, strict=True)]
-        return cls(
-            source=tables[-1].source,
-            notes=tables[-1].notes,
-            masks=MaskTable.joined([table.masks for table in tables]),
-            **columns | {"record": np.concatenate(records)},
+        growing, strings = Growing(), list[bytes]()
+        for part in parts:
+            columns = {column: getattr(part, column) for column in COLUMNS}
+            columns["record"] = part.record + growing.count
+            growing.add(len(part), columns | part.masks.columns(len(strings)))
+            strings.extend(part.masks.strings)
+        columns = growing.columns()
+        return Predictions(
+            source=part.source,
+            notes=part.notes,
+            masks=MaskTable.of(columns, strings),
+            **{column: columns[column] for column in COLUMNS},
         )
 
     def take(self, order: Int64[np.ndarray, " m"]) -> "Predictions":
@@ -70,15 +72,17 @@ class Predictions:
         return replace(self, **chosen, masks=self.masks.take(order))
 
 
-def canonical_order(predictions: Predictions) -> Predictions:
-    """The same detections by image, falling score, box, class and mask."""
+def put_in_order(predictions: Predictions) -> None:
+    """Sort the detections by image, falling score, box, class and mask, in place."""
     image, scores = predictions.image_index, predictions.scores
     order = by_image_and_score(image, scores)
     image, scores = image[order], scores[order]
     same = (image[1:] == image[:-1]) & (scores[1:] == scores[:-1])
     if same.any():
         order = _ties_by_content(predictions, order, same)
-    return predictions if (np.diff(order) == 1).all() else predictions.take(order)
+    masks = predictions.masks.columns().values()
+    for rows in (*(getattr(predictions, column) for column in COLUMNS), *masks):
+        arrange(rows, order)
 
 
 def by_image_and_score(

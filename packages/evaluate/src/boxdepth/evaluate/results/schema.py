@@ -72,6 +72,25 @@ class Annotation(msgspec.Struct, gc=False):
     segmentation: Segmentation | UnsetType = UNSET
 
 
+class BoxAnnotation(msgspec.Struct, gc=False):
+    """One annotated object of which only the box is wanted."""
+
+    id: Id
+    image_id: Id
+    category_id: Id
+    bbox: Box
+    area: float | UnsetType = UNSET
+    iscrowd: bool | int | float | str | UnsetType = UNSET
+
+
+class BoxDocument(msgspec.Struct, gc=False):
+    """An annotation file of which only the boxes are wanted."""
+
+    images: list[Image]
+    annotations: list[BoxAnnotation]
+    categories: list[Category]
+
+
 class Document(msgspec.Struct, gc=False):
     """An annotation file."""
 
