@@ -6,7 +6,6 @@ counts instead, with the same result.
 """
 
 import os
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -44,18 +43,16 @@ def evaluate_with_hotcoco(
     categories = [{"id": k, "name": name} for k, name in enumerate(truth.category_names)]
     streaming = StreamingEval(categories, iou_type, params=parameters)
     shown = _comparable(truth, predictions) if iou_type == "segm" else None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that max_detections is not COCO's
-        for images, objects, rows in _batches(truth, predictions):
-            found = predictions.take(rows)
-            streaming.update(
-                images,
-                _annotations(truth.take(objects), objects + 1, iou_type),
-                _detections(found, iou_type),
-                segmentation=None if shown is None else _masks(found, shown[rows]),
-            )
-        evaluation = streaming.finalize()
-        evaluation.accumulate()
+    for images, objects, rows in _batches(truth, predictions):
+        found = predictions.take(rows)
+        streaming.update(
+            images,
+            _annotations(truth.take(objects), objects + 1, iou_type),
+            _detections(found, iou_type),
+            segmentation=None if shown is None else _masks(found, shown[rows]),
+        )
+    evaluation = streaming.finalize()
+    evaluation.accumulate()
     parts = evaluation.eval or {}
     return Curves(
         precision=np.asarray(parts["precision"], dtype=np.float64),

@@ -118,8 +118,9 @@ def _tables(
     value: object = annotations
     if isinstance(annotations, Path):
         text = read_text(annotations, limits)
-        for shape in (schema.Document,) if with_masks else (schema.BoxDocument, schema.Document):
-            typed: Any = parse_as(text, shape)
+        shapes = (schema.Annotation,) if with_masks else (schema.BoxAnnotation, schema.Annotation)
+        for shape in shapes:
+            typed: Any = parse_as(text, schema.Document[shape])  # type: ignore[valid-type]
             if typed is not None:
                 return {key: columns_of(getattr(typed, key), Keys[key]) for key in Keys}
         value = parse(text, name=source)

@@ -30,6 +30,8 @@ from boxdepth.evaluate.results.schema import Rle
 _FAR, _LONG = 4.0, 100.0
 # Masks decoded together: enough to fill NumPy's loops, few enough to stay in cache.
 _ROWS_AT_ONCE = 2048
+# More than the longest side of an image.
+_SIDES = 2**17
 _ABSENT: set[type] = {UnsetType, type(None)}
 MAX_NUMBER = sys.float_info.max
 _COLUMNS = ("sizes", "which", "begins", "ends", "areas")
@@ -73,14 +75,18 @@ class MaskTable:
 
     @without_collector
     def rles(self) -> list[dict[str, Any]]:
-        """All masks as `rle` gives them; an all-background one where there is none."""
-        sizes, strings = self.sizes.tolist(), self.strings
-        columns = (self.which.tolist(), self.begins.tolist(), self.ends.tolist())
+        """All masks as `rle` gives them (sizes are shared); all background where there is none."""
+        found, places = np.unique(self.sizes @ [_SIDES, 1], return_inverse=True)
+        sizes, strings = [list(divmod(value, _SIDES)) for value in found.tolist()], self.strings
+        columns = (places, self.which, self.begins, self.ends)
         return [
-            {"size": size, "counts": strings[which][begin:end]}
-            if end > begin
-            else {"size": size, "counts": rle.encode([size[0] * size[1]])}
-            for size, which, begin, end in zip(sizes, *columns, strict=True)
+            {
+                "size": sizes[place],
+                "counts": strings[which][begin:end]
+                if end > begin
+                else rle.encode([math.prod(sizes[place])]),
+            }
+            for place, which, begin, end in zip(*(c.tolist() for c in columns), strict=True)
         ]
 
     def pixels(self, index: int) -> Bool[np.ndarray, "h w"]:

@@ -6,13 +6,14 @@ same readers. Keys that are not here are not read.
 
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 Id = int | float | str
 Box = tuple[float, float, float, float]
+Objects = TypeVar("Objects")
 
 
 class Rle(msgspec.Struct, gc=False):
@@ -83,19 +84,11 @@ class BoxAnnotation(msgspec.Struct, gc=False):
     iscrowd: bool | int | float | str | UnsetType = UNSET
 
 
-class BoxDocument(msgspec.Struct, gc=False):
-    """An annotation file of which only the boxes are wanted."""
+class Document(msgspec.Struct, Generic[Objects], gc=False):
+    """An annotation file, of `Annotation` or `BoxAnnotation`."""
 
     images: list[Image]
-    annotations: list[BoxAnnotation]
-    categories: list[Category]
-
-
-class Document(msgspec.Struct, gc=False):
-    """An annotation file."""
-
-    images: list[Image]
-    annotations: list[Annotation]
+    annotations: list[Objects]
     categories: list[Category]
 
 
