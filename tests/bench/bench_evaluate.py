@@ -5,16 +5,17 @@
     python tests/bench/bench_evaluate.py --images 500
 
 Each contender runs in a process of its own, from the two JSON files to the twelve numbers; `start`
-is a process that imports NumPy and ends. Processor seconds (all threads) are medians of the rounds,
-so that a busy machine may be used; peak memory is the process' own. pycocotools runs once.
+is a process that imports NumPy and ends. Seconds of processors (all threads, so that a busy machine
+may be used) and of the clock are medians of the rounds; peak memory is the process' own.
+pycocotools runs once.
 """
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -151,14 +152,16 @@ def detections(rng, image, shapes, popularity, per_image) -> list[dict]:
     return found
 
 
-def run(code: str, *arguments: str) -> tuple[list[float], float, float]:
-    """The numbers, processor seconds and peak GiB of one contender."""
+def run(code: str, *arguments: str) -> tuple[list[float], tuple[float, float], float]:
+    """The numbers, seconds (of processors, of the clock) and peak GiB of one contender."""
+    begin = time.perf_counter()
     child = subprocess.run(
         [sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, text=True, check=True
     )
+    clock = time.perf_counter() - begin
     line = next(line for line in child.stdout.splitlines() if line.startswith("RESULT"))
     numbers, seconds, peak = json.loads(line.removeprefix("RESULT "))
-    return numbers, seconds, peak
+    return numbers, (seconds, clock), peak
 
 
 def main() -> None:
@@ -178,8 +181,10 @@ def main() -> None:
             paths = make_set(folder, options.images, options.detections)
         sizes = [f"{path.stat().st_size / 1e6:.0f} MB" for path in paths]
         print(f"{options.images} images, annotations {sizes[0]}, results {sizes[1]}")
-        print("| shape | contender | CPU seconds | to the fastest | peak GiB | AP |")
-        print("| --- | --- | --- | --- | --- | --- |")
+        print(
+            "| shape | contender | CPU s | to the fastest | clock s | to the fastest | GiB | AP |"
+        )
+        print("| --- " * 8 + "|")
         for shape in options.shapes:
             arguments = (*map(str, paths), shape)
             compare(arguments, options.rounds, plain=not options.without_pycocotools)
@@ -188,7 +193,7 @@ def main() -> None:
 def compare(arguments: tuple[str, ...], rounds: int, *, plain: bool) -> None:
     """Rows of the table, and how far the numbers are apart."""
     contenders = {"start": START, **FAST, "boxdepth": OURS}
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
     numbers, peaks = {}, {}
     for _ in range(rounds):
         for name, code in contenders.items():
@@ -197,15 +202,14 @@ def compare(arguments: tuple[str, ...], rounds: int, *, plain: bool) -> None:
     if plain:
         numbers["pycocotools"], used, peaks["pycocotools"] = run(PYCOCOTOOLS, *arguments)
         seconds["pycocotools"] = [used]
-    fastest = min(statistics.median(seconds[name]) for name in FAST)
-    for name, used in seconds.items():
-        median = statistics.median(used)
+    medians = {name: np.median(used, axis=0) for name, used in seconds.items()}
+    fastest = np.min([medians[name] for name in FAST], axis=0)
+    for name, median in medians.items():
+        times = zip(median, median / fastest, strict=True)
+        columns = [f"{own:.2f} | {ratio:.2f} x" for own, ratio in times]
         ap = f"{numbers[name][0]:.6f}" if numbers[name] else ""
-        print(
-            f"| {arguments[-1]} | {name} | {median:.2f} | {median / fastest:.2f} x "
-            f"| {peaks[name]:.2f} | {ap} |",
-            flush=True,
-        )
+        row = (arguments[-1], name, *columns, f"{peaks[name]:.2f}", ap)
+        print(f"| {' | '.join(row)} |", flush=True)
     reference = numbers["pycocotools"] if plain else numbers["hotcoco alone"]
     gap = max(abs(a - b) for a, b in zip(reference, numbers["boxdepth"], strict=True))
     print(f"largest difference of the twelve numbers ({arguments[-1]}): {gap:.1e}")

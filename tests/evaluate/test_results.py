@@ -268,6 +268,25 @@ def test_a_file_read_in_pieces_says_what_its_list_says(style: dict, tmp_path: Pa
 
 
 @pytest.mark.usefixtures("short_pieces")
+@pytest.mark.parametrize("with_mask", [{0}, {39}, {17, 18, 30}, set()])
+def test_masks_stay_with_their_results_where_few_have_one(with_mask: set, tmp_path: Path) -> None:
+    results = [
+        {k: v for k, v in record.items() if k != "segmentation" or n in with_mask}
+        for n, record in enumerate(MANY)
+    ]
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(results))
+    read = read_predictions(path, read_annotations(TRUTH))
+    assert sorted(read.record.tolist()) == list(range(40))
+    for row, record in enumerate(read.record.tolist()):
+        assert read.masks.present[row] == (record in with_mask)
+        text = MANY[record]["segmentation"]["counts"] if record in with_mask else ""
+        assert read.masks.text(row) == text
+        assert read.masks.areas[row] == ((200, 600)[record % 2] if text else 0)
+        assert read.scores[row] == MANY[record]["score"]
+
+
+@pytest.mark.usefixtures("short_pieces")
 def test_a_file_in_pieces_names_every_fault_at_once(tmp_path: Path) -> None:
     results = [{**record, "image_id": str(record["image_id"])} for record in MANY]
     path = tmp_path / "results.json"

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float64, Int64
 
 from boxdepth.evaluate.coco_ap.protocol import AREA_RANGES, Curves, IouType
 from boxdepth.evaluate.results import GroundTruth, Predictions
+from boxdepth.evaluate.results.bulk import without_collector
 from boxdepth.evaluate.results.columns import positions
 
 # Enough detections at once to occupy the threads, few enough to stay in cache.
@@ -27,6 +28,7 @@ def is_usable() -> bool:
     return _first_user in (None, os.getpid())
 
 
+@without_collector
 def evaluate_with_hotcoco(
     truth: GroundTruth,
     predictions: Predictions,

@@ -4,6 +4,7 @@ The only module that hands untrusted shapes to compiled code (polygons, once the
 everybody else receives canonical run-length strings of known size.
 """
 
+import io
 import math
 import sys
 from collections import defaultdict
@@ -34,7 +35,7 @@ _ROWS_AT_ONCE = 2048
 _SIDES = 2**17
 _ABSENT: set[type] = {UnsetType, type(None)}
 MAX_NUMBER = sys.float_info.max
-_COLUMNS = ("sizes", "which", "begins", "ends", "areas")
+_COLUMNS = ("sizes", "begins", "ends", "areas")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,16 +44,13 @@ class MaskTable:
 
     Attributes:
         sizes: (height, width) of the image each mask belongs to, in pixels.
-        strings: canonical compressed run lengths of these masks, and maybe of others, in a few
-            long strings; none where nothing has a mask.
-        which, begins, ends: the string in which each mask's run lengths lie, and where; begin and
-            end are equal where there is no mask.
+        data: canonical compressed run lengths of these masks, and maybe of others, joined.
+        begins, ends: where each mask's lie in them; equal where there is no mask.
         areas: object pixels, 0 where there is no mask.
     """
 
     sizes: Int64[np.ndarray, "n 2"]
-    strings: tuple[bytes, ...]
-    which: Int64[np.ndarray, " n"]
+    data: bytes
     begins: Int64[np.ndarray, " n"]
     ends: Int64[np.ndarray, " n"]
     areas: Float64[np.ndarray, " n"]
@@ -64,10 +62,7 @@ class MaskTable:
 
     def text(self, index: int) -> str:
         """Mask `index` as compressed run lengths, empty where there is none."""
-        if self.ends[index] == self.begins[index]:
-            return ""
-        string: bytes = self.strings[self.which[index]]
-        return string[self.begins[index] : self.ends[index]].decode("ascii")
+        return self.data[self.begins[index] : self.ends[index]].decode("ascii")
 
     def rle(self, index: int) -> dict[str, Any]:
         """Mask `index` as COCO's `{"size": [height, width], "counts": text}`."""
@@ -77,16 +72,14 @@ class MaskTable:
     def rles(self) -> list[dict[str, Any]]:
         """All masks as `rle` gives them (sizes are shared); all background where there is none."""
         found, places = np.unique(self.sizes @ [_SIDES, 1], return_inverse=True)
-        sizes, strings = [list(divmod(value, _SIDES)) for value in found.tolist()], self.strings
-        columns = (places, self.which, self.begins, self.ends)
+        sizes, data = [list(divmod(value, _SIDES)) for value in found.tolist()], self.data
+        columns = (places, self.begins, self.ends)
         return [
             {
                 "size": sizes[place],
-                "counts": strings[which][begin:end]
-                if end > begin
-                else rle.encode([math.prod(sizes[place])]),
+                "counts": data[begin:end] if end > begin else rle.encode([math.prod(sizes[place])]),
             }
-            for place, which, begin, end in zip(*(c.tolist() for c in columns), strict=True)
+            for place, begin, end in zip(*(c.tolist() for c in columns), strict=True)
         ]
 
     def pixels(self, index: int) -> Bool[np.ndarray, "h w"]:
@@ -104,32 +97,31 @@ class MaskTable:
         return boxes
 
     def take(self, order: Int64[np.ndarray, " m"]) -> "MaskTable":
-        """The masks of objects `order`, in that order; the strings stay where they are."""
-        chosen = {name: column[order] for name, column in self.columns().items()}
-        return MaskTable.of(chosen, self.strings)
+        """The masks of objects `order`, in that order; their run lengths stay where they are."""
+        return MaskTable.of({name: rows[order] for name, rows in self.columns().items()}, self.data)
 
     def columns(self, before: int = 0) -> dict[str, np.ndarray]:
-        """What there is of each object; `before` strings are put before this table's."""
-        if not self.strings:
-            return {"sizes": self.sizes}
-        columns = {name: getattr(self, name) for name in _COLUMNS}
-        return columns | {"which": self.which + before} if before else columns
+        """All but `data`, which stands `before` bytes into a longer one; sizes alone if empty."""
+        columns = {name: getattr(self, name) for name in (_COLUMNS if self.data else ("sizes",))}
+        if before and self.data:
+            columns |= {name: columns[name] + before for name in ("begins", "ends")}
+        return columns
 
     @staticmethod
-    def of(columns: Mapping[str, np.ndarray], strings: Sequence[bytes]) -> "MaskTable":
-        """The table that has these `columns` (others are not looked at) and `strings`."""
-        if not strings:
+    def of(columns: Mapping[str, np.ndarray], data: bytes) -> "MaskTable":
+        """The table that has these `columns` (others are not looked at)."""
+        if not data:
             return no_masks(columns["sizes"])
-        return MaskTable(strings=tuple(strings), **{name: columns[name] for name in _COLUMNS})
+        return MaskTable(data=data, **{name: columns[name] for name in _COLUMNS})
 
     @staticmethod
     def joined(tables: Iterable["MaskTable"]) -> "MaskTable":
         """The masks of all tables, one table's after the other's."""
-        growing, strings = Growing(), list[bytes]()
+        growing, data = Growing(), io.BytesIO()
         for table in tables:
-            growing.add(len(table.sizes), table.columns(len(strings)))
-            strings.extend(table.strings)
-        return MaskTable.of(growing.columns(), strings)
+            growing.add(len(table.sizes), table.columns(data.tell()))
+            data.write(table.data)
+        return MaskTable.of(growing.columns(), data.getvalue())
 
 
 def read_masks(
@@ -150,25 +142,18 @@ def read_masks(
     """
     if set(map(type, segmentations)) <= _ABSENT:
         return no_masks(sizes)
-    strings: list[bytes] = []
-    which, ends, lengths = np.zeros((3, len(sizes)), dtype=np.int64)
-    areas = np.zeros(len(sizes))
+    data, lengths, areas = io.BytesIO(), np.zeros(len(sizes), np.int64), np.zeros(len(sizes))
     # Batch by batch through all steps: hundreds of megabytes of text pass the cache once.
     for begin in range(0, len(sizes), _ROWS_AT_ONCE):
         rows = slice(begin, min(begin + _ROWS_AT_ONCE, len(sizes)))
         reader = _Reader(
             sizes=sizes[rows], where=partial(_shifted, where, begin), problems=problems
         )
-        data, lengths[rows], areas[rows] = reader.read(segmentations[rows])
-        which[rows], ends[rows] = len(strings), np.cumsum(lengths[rows])
-        strings.append(data)
+        joined, lengths[rows], areas[rows] = reader.read(segmentations[rows])
+        data.write(joined)
+    ends = np.cumsum(lengths)
     return MaskTable(
-        sizes=sizes,
-        strings=tuple(strings),
-        which=which,
-        begins=ends - lengths,
-        ends=ends,
-        areas=areas,
+        sizes=sizes, data=data.getvalue(), begins=ends - lengths, ends=ends, areas=areas
     )
 
 
@@ -179,14 +164,8 @@ def _shifted(where: Callable[[int], str], by: int, row: int) -> str:
 def no_masks(sizes: Int64[np.ndarray, "n 2"]) -> MaskTable:
     """A table of objects without masks."""
     nowhere = np.broadcast_to(np.int64(0), len(sizes))  # takes no memory
-    return MaskTable(
-        sizes=sizes,
-        strings=(),
-        which=nowhere,
-        begins=nowhere,
-        ends=nowhere,
-        areas=np.broadcast_to(np.float64(0), len(sizes)),
-    )
+    areas = np.broadcast_to(np.float64(0), len(sizes))
+    return MaskTable(sizes=sizes, data=b"", begins=nowhere, ends=nowhere, areas=areas)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,6 @@
 """COCO results (a list of detections) as checked columns."""
 
+import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -52,17 +53,17 @@ class Predictions:
     @staticmethod
     def joined(parts: Iterable["Predictions"]) -> "Predictions":
         """The detections of all parts of one file, one part's after the other's."""
-        growing, strings = Growing(), list[bytes]()
+        growing, data = Growing(), io.BytesIO()
         for part in parts:
             columns = {column: getattr(part, column) for column in COLUMNS}
             columns["record"] = part.record + growing.count
-            growing.add(len(part), columns | part.masks.columns(len(strings)))
-            strings.extend(part.masks.strings)
+            growing.add(len(part), columns | part.masks.columns(data.tell()))
+            data.write(part.masks.data)
         columns = growing.columns()
         return Predictions(
             source=part.source,
             notes=part.notes,
-            masks=MaskTable.of(columns, strings),
+            masks=MaskTable.of(columns, data.getvalue()),
             **{column: columns[column] for column in COLUMNS},
         )
 
