@@ -6,10 +6,14 @@ import struct
 import sys
 import zlib
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import simplejpeg
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from boxdepth.depthgen.preprocess import Fit, Preprocessing, pillow_resize, resize_image
 from boxdepth.depthgen.store import ImageError, decode_image
@@ -43,6 +47,82 @@ def test_truncated_jpegs_are_refused_at_every_cut() -> None:
     for cut in range(0, len(data) - 2, max(1, len(data) // 100)):
         with pytest.raises(ImageError, match=r"a\.jpg"):
             _decode(data[:cut])
+
+
+JPEGS: list[dict[str, Any]] = [
+    {"subsampling": "4:4:4"},
+    {"subsampling": "4:2:2"},
+    {"subsampling": "4:2:0"},
+    {"subsampling": "4:1:1"},
+    {"progressive": True},
+    {"optimize": True, "restart_marker_blocks": 3},
+    {"keep_rgb": True},
+]
+
+
+def _by_pillow(data: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(data)) as image:
+        return np.array(image.convert("RGB"))
+
+
+@pytest.mark.parametrize("options", JPEGS, ids=str)
+@pytest.mark.parametrize("size", [(48, 64), (47, 61), (1, 1), (1, 90), (33, 17)])
+def test_jpegs_come_back_as_pillow_decodes_them(
+    options: dict[str, Any], size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for quality in (30, 95, 100):
+        data = encode(photo(0, *size), "JPEG", quality=quality, **options)
+        expected = _by_pillow(data)
+        with monkeypatch.context() as patch:  # the pixels are not Pillow's own
+            patch.delattr(JpegImageFile, "load_read")
+            np.testing.assert_array_equal(_decode(data, size), expected)
+
+
+def test_grey_jpegs_too() -> None:
+    data = encode(photo(0)[..., 0], "JPEG", quality=90)
+    np.testing.assert_array_equal(_decode(data), _by_pillow(data))
+
+
+def test_real_photographs_come_back_as_pillow_decodes_them(shared_data: Path) -> None:
+    files = sorted((shared_data / "coco-dev").rglob("*.jpg"))
+    assert files
+    for file in files:
+        data = file.read_bytes()
+        np.testing.assert_array_equal(_decode(data, None), _by_pillow(data))
+
+
+def _outcome(data: bytes) -> np.ndarray | str:
+    try:
+        return _decode(data, None)
+    except ImageError as error:
+        return str(error)
+
+
+def test_damage_ends_as_it_does_with_pillow_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*_: object, **__: object) -> np.ndarray:
+        raise ValueError("left to Pillow")
+
+    rng = np.random.default_rng(5)
+    read = 0
+    for options in JPEGS:
+        data = encode(photo(2), "JPEG", quality=80, **options)
+        for kind in ("cut", "flip", "tail") * 12:
+            damaged = bytearray(data)
+            place = int(rng.integers(len(data)))
+            if kind == "cut":
+                del damaged[place : place + int(rng.integers(1, 40))]
+            elif kind == "flip":
+                damaged[place] = int(rng.integers(256))
+            else:
+                damaged += rng.bytes(20)
+            mine = _outcome(bytes(damaged))
+            with monkeypatch.context() as patch:
+                patch.setattr(simplejpeg, "decode_jpeg", refuses)
+                other = _outcome(bytes(damaged))
+            assert type(mine) is type(other)
+            assert np.array_equal(mine, other)
+            read += not isinstance(mine, str)
+    assert 84 < read < 252
 
 
 def test_a_header_that_lies_about_the_height_is_refused() -> None:

@@ -79,7 +79,7 @@ def _needs(name: str, extras: frozenset[str] = frozenset()) -> set[str]:
 
 def test_the_package_alone_brings_no_torch() -> None:
     alone = _needs("boxdepth-depthgen")
-    assert {"numpy", "zarr", "pillow", "typer", "pyyaml", "defusedxml"} <= alone
+    assert {"numpy", "zarr", "pillow", "simplejpeg", "typer", "pyyaml", "defusedxml"} <= alone
     heavy = {"torch", "torchvision", "transformers", "huggingface-hub", "safetensors"}
     assert not heavy & alone
     assert heavy <= _needs("boxdepth-depthgen", frozenset({"predict"}))

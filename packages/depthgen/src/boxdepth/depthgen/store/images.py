@@ -1,4 +1,9 @@
-"""The one image decoder of the project."""
+"""The one image decoder of the project.
+
+Pillow reads every header and says what is wrong with a file.  The pixels of sound RGB and grey
+JPEGs are decoded by libjpeg-turbo without the detours of Pillow, which uses the same library:
+the same pixels in two thirds of the time.
+"""
 
 import io
 from collections.abc import Callable, Iterator
@@ -6,6 +11,7 @@ from contextlib import contextmanager
 from typing import Final
 
 import numpy as np
+import simplejpeg
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
@@ -29,6 +35,8 @@ _EIGHT_BIT_MODES: Final = frozenset(
     {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB"}
 )
 _SIXTEEN_BIT_MODES: Final = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
+_JPEG_MODES: Final = frozenset({"L", "RGB"})
+"""Those that libjpeg-turbo brings to RGB by itself."""
 _OF_ONE_FRAME: Final = frozenset({"PNG", "WEBP", "TIFF"})
 _HEIC_BRANDS: Final = frozenset(
     {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
@@ -68,6 +76,8 @@ def decode_image(
     shown = ascii(name)
     with _opened(data, shown) as image:
         _check_header(image, expected_size=expected_size, shown=shown, limit=max_pixels)
+        if change is None and (pixels := _jpeg_pixels(data, image)) is not None:
+            return pixels
         image.load()
         if image.mode in _SIXTEEN_BIT_MODES:
             upper = (np.array(image).astype(np.uint16) >> 8).astype(np.uint8)
@@ -75,6 +85,17 @@ def decode_image(
         else:
             rgb = image if image.mode == "RGB" else image.convert("RGB")  # which copies as well
         return np.array(change(rgb) if change else rgb, dtype=np.uint8)
+
+
+def _jpeg_pixels(data: bytes, header: Image.Image) -> UInt8[np.ndarray, "h w 3"] | None:
+    """The pixels of a sound JPEG; ``None`` where Pillow has to decode, or to say what is wrong."""
+    if header.format != "JPEG" or header.mode not in _JPEG_MODES:
+        return None
+    try:
+        pixels: UInt8[np.ndarray, "h w 3"] = simplejpeg.decode_jpeg(data, "RGB", strict=True)
+    except ValueError:  # a warning is an error here, so that damage looks as it does to Pillow
+        return None
+    return pixels if pixels.shape == (header.height, header.width, 3) else None
 
 
 def image_size(data: bytes, *, name: str) -> tuple[int, int]:

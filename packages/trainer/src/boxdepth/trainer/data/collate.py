@@ -59,10 +59,11 @@ def _cut_sides(samples: Sequence[Sample]) -> Bool[torch.Tensor, "m 4"] | None:
 def _padded(
     images: Sequence[UInt8[torch.Tensor, "3 _ _"]], *, height: int, width: int
 ) -> UInt8[torch.Tensor, "b 3 h w"]:
-    padded = np.zeros((len(images), 3, height, width), dtype=np.uint8)
+    """Channels last in memory, as samples and networks have them: nothing is ever turned."""
+    padded = np.zeros((len(images), height, width, 3), dtype=np.uint8)
     for out, image in zip(padded, images, strict=True):
-        out[:, : image.shape[1], : image.shape[2]] = image.numpy()
-    return torch.from_numpy(padded)
+        out[: image.shape[1], : image.shape[2]] = image.permute(1, 2, 0).numpy()
+    return torch.from_numpy(padded).permute(0, 3, 1, 2)
 
 
 def _padded_maps(
