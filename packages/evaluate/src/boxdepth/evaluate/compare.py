@@ -11,7 +11,6 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float64
 
 from boxdepth.evaluate.coco_ap import IouType
 from boxdepth.evaluate.coco_ap.evaluation import cannot_compare, checked_limits
@@ -26,6 +25,7 @@ from boxdepth.evaluate.results import (
     read_annotations,
     read_predictions,
 )
+from boxdepth.evaluate.results.arrays import Float64
 from boxdepth.evaluate.results.inputs import AnnotationsInput, PredictionsInput, as_input
 from boxdepth.evaluate.results.tables import markdown
 

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Int64
 
 from boxdepth.evaluate.coco_ap import IouType
 from boxdepth.evaluate.coco_ap.matching import (
@@ -22,6 +21,7 @@ from boxdepth.evaluate.coco_ap.matching import (
     image_overlaps,
 )
 from boxdepth.evaluate.results import GroundTruth, Predictions
+from boxdepth.evaluate.results.arrays import Bool, Int64
 
 FOUND, NEAR = 0.5, 0.1
 KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")

@@ -10,9 +10,9 @@ from pathlib import PurePath
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
 
 from boxdepth.evaluate.results import GroundTruth
+from boxdepth.evaluate.results.arrays import Float64
 
 Record = dict[str, Any]
 Apply = Callable[[Sequence[Record], GroundTruth], list[Record] | None]

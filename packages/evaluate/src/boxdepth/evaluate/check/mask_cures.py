@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
 from pycocotools import mask as mask_api
 
 from boxdepth.evaluate.check.cures import Apply, Record, changed
 from boxdepth.evaluate.results import GroundTruth, rle
+from boxdepth.evaluate.results.arrays import Bool
 from boxdepth.evaluate.results.masks import box_ious
 
 # Records that tell whether masks and boxes of the same object agree.

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int64
 from PIL import Image, UnidentifiedImageError
 
 from boxdepth.evaluate.cityscapes_ap.frames import frame_name
 from boxdepth.evaluate.cityscapes_ap.labels import CLASSES, LABEL_IDS, LICENSE_PLATE
 from boxdepth.evaluate.results import DataError, GroundTruth, Predictions, Problems
+from boxdepth.evaluate.results.arrays import Int64
 from boxdepth.evaluate.results.problems import quoted
 
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Int64
 from PIL import Image, UnidentifiedImageError
 
 from boxdepth.evaluate.cityscapes_ap.labels import CLASSES, FIRST_INSTANCE, LABEL_IDS, VOID
 from boxdepth.evaluate.results import DataError
+from boxdepth.evaluate.results.arrays import Bool, Int64
 from boxdepth.evaluate.results.rle import MAX_PIXELS
 
 _SUFFIX = "_gtFine_instanceIds.png"

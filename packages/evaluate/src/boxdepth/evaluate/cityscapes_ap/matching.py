@@ -12,11 +12,11 @@ The rules are those of cityscapesScripts' `evalInstanceLevelSemanticLabeling.py`
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
 
 from boxdepth.evaluate.cityscapes_ap.detections import Detection
 from boxdepth.evaluate.cityscapes_ap.frames import Frame
 from boxdepth.evaluate.cityscapes_ap.labels import FIRST_INSTANCE, MIN_PIXELS
+from boxdepth.evaluate.results.arrays import Bool, Float64, Int64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

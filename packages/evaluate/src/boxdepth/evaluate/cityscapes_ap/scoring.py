@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
 
 from boxdepth.evaluate.cityscapes_ap.detections import DetectionSource
 from boxdepth.evaluate.cityscapes_ap.frames import find_frames, read_frame
 from boxdepth.evaluate.cityscapes_ap.labels import CLASSES
 from boxdepth.evaluate.cityscapes_ap.matching import Overlaps, Verdict, judge, measure
 from boxdepth.evaluate.results import DataError
+from boxdepth.evaluate.results.arrays import Float64
 from boxdepth.evaluate.results.tables import markdown, percent
 
 # Written as in the official script: 0.6000000000000001 is one of them, and IoU is compared to it.

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
 from pycocotools import mask as mask_api
 from scipy import ndimage
+
+from boxdepth.evaluate.results.arrays import Bool
 
 # Width of a boundary, as a share of the image's diagonal.
 _DILATION = 0.02

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.metadata import version
 
 import numpy as np
 
@@ -99,11 +98,8 @@ def evaluate_tables(
         compared.append(iou_type)
     if not len(predictions):
         warnings.append("There are no predictions: every AP is 0.")
-    counted_by = backend_name(backend, compared)
     return CocoReport(
-        backend=counted_by,
-        backend_version=version(counted_by),
-        version=version("boxdepth-evaluate"),
+        backend=backend_name(backend, compared),
         segm=summaries.get("segm"),
         bbox=summaries.get("bbox"),
         boundary=summaries.get("boundary"),

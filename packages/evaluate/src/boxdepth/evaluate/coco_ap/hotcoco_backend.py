@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 from hotcoco import Params, StreamingEval
-from jaxtyping import Bool, Float64, Int64
 
 from boxdepth.evaluate.coco_ap.protocol import AREA_RANGES, Curves, IouType
 from boxdepth.evaluate.results import GroundTruth, Predictions
+from boxdepth.evaluate.results.arrays import Bool, Float64, Int64
 from boxdepth.evaluate.results.bulk import without_collector
 from boxdepth.evaluate.results.columns import positions
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
 
 from boxdepth.evaluate.coco_ap.protocol import (
     IOU_THRESHOLDS,
@@ -17,6 +16,7 @@ from boxdepth.evaluate.coco_ap.protocol import (
     IouType,
 )
 from boxdepth.evaluate.results import GroundTruth, Predictions
+from boxdepth.evaluate.results.arrays import Bool, Float64, Int64
 from boxdepth.evaluate.results.masks import box_ious, mask_ious
 
 

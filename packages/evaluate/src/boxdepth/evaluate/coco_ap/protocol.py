@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, cast
 
 import numpy as np
-from jaxtyping import Float64
+
+from boxdepth.evaluate.results.arrays import Float64
 
 IouType = Literal["segm", "bbox", "boundary"]
 Backend = Literal["fast", "pycocotools"]

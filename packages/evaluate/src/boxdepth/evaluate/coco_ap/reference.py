@@ -5,13 +5,13 @@ import io
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from boxdepth.evaluate.coco_ap.boundary import boundaries
 from boxdepth.evaluate.coco_ap.protocol import Curves, IouType
 from boxdepth.evaluate.results import GroundTruth, Predictions
+from boxdepth.evaluate.results.arrays import Float64
 
 
 def evaluate_with_pycocotools(

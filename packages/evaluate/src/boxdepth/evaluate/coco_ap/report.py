@@ -33,14 +33,12 @@ class CrossCheck:
         return {"images": self.images, "largest_difference": self.largest_difference}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # with slots, setting a property would be a TypeError
 class CocoReport:
     """What `evaluate_coco` found.
 
     Attributes:
         backend: which implementation matched and counted: "hotcoco" or "pycocotools".
-        backend_version: its version.
-        version: of boxdepth-evaluate.
         segm, bbox, boundary: one summary per IoU type asked for and possible, else None.
         images: images in the annotations.
         predictions: detections scored.
@@ -49,8 +47,6 @@ class CocoReport:
     """
 
     backend: str
-    backend_version: str
-    version: str
     segm: CocoSummary | None
     bbox: CocoSummary | None
     boundary: CocoSummary | None
@@ -58,6 +54,16 @@ class CocoReport:
     predictions: int
     warnings: tuple[str, ...]
     cross_check: CrossCheck | None = None
+
+    @property
+    def backend_version(self) -> str:
+        """Version of the backend."""
+        return _version(self.backend)
+
+    @property
+    def version(self) -> str:
+        """Version of boxdepth-evaluate."""
+        return _version("boxdepth-evaluate")
 
     @property
     def summaries(self) -> dict[str, CocoSummary]:
@@ -110,3 +116,9 @@ def cells(numbers: CocoNumbers) -> list[str]:
     """AP and its parts, then every AR, in percent."""
     values = [getattr(numbers, key) for key in COLUMNS.values()] + list(numbers.ar.values())
     return [percent(value) for value in values]
+
+
+def _version(distribution: str) -> str:
+    from importlib.metadata import version  # a tenth of what a score of 500 images takes
+
+    return version(distribution)

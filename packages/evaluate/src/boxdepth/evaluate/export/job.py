@@ -9,11 +9,11 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from jaxtyping import Bool, Int64
 
 from boxdepth.evaluate.export.shapes import Outline
 from boxdepth.evaluate.export.source import SPLITS, ExportSet
 from boxdepth.evaluate.results import DataError
+from boxdepth.evaluate.results.arrays import Bool, Int64
 from boxdepth.evaluate.results.pictures import safe_path
 
 Written = Mapping[int, str]

@@ -8,9 +8,10 @@ from itertools import pairwise
 import numpy as np
 import shapely
 from contourpy import FillType, contour_generator
-from jaxtyping import Bool, Float64
 from pycocotools import mask as mask_api
 from scipy.spatial import cKDTree
+
+from boxdepth.evaluate.results.arrays import Bool, Float64
 
 Ring = Float64[np.ndarray, "_ 2"]
 _NEAR = 64

@@ -6,7 +6,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
 
 from boxdepth.evaluate.results import (
     DataError,
@@ -17,6 +16,7 @@ from boxdepth.evaluate.results import (
     read_annotations,
     read_predictions,
 )
+from boxdepth.evaluate.results.arrays import Bool, Float64, Int64
 
 SPLITS = {
     "train": "train", "train2017": "train", "training": "train",

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
-from jaxtyping import Bool
 
 from boxdepth.evaluate.results import GroundTruth, Problems
+from boxdepth.evaluate.results.arrays import Bool
 from boxdepth.evaluate.results.problems import quoted
 
 FREQUENCIES = {"r": "rare", "c": "common", "f": "frequent"}

@@ -10,7 +10,6 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
 
 from boxdepth.evaluate.coco_ap import IouType
 from boxdepth.evaluate.coco_ap.evaluation import cannot_compare
@@ -18,6 +17,7 @@ from boxdepth.evaluate.coco_ap.matching import average_precisions, greedy, image
 from boxdepth.evaluate.coco_ap.protocol import AREA_RANGES, IOU_THRESHOLDS
 from boxdepth.evaluate.lvis_ap.federation import FREQUENCIES, Federation
 from boxdepth.evaluate.results import DataError, GroundTruth, Predictions
+from boxdepth.evaluate.results.arrays import Bool, Float64, Int64
 from boxdepth.evaluate.results.tables import markdown, percent
 
 MAX_DETECTIONS = 300

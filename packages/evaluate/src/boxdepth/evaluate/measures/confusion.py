@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float64, Int64
 
 from boxdepth.evaluate.coco_ap.matching import ImageOverlaps
 from boxdepth.evaluate.measures.outcomes import IOU, Outcomes
 from boxdepth.evaluate.results import GroundTruth
+from boxdepth.evaluate.results.arrays import Float64, Int64
 from boxdepth.evaluate.results.tables import markdown
 
 if TYPE_CHECKING:

@@ -1,10 +1,10 @@
 """F1 and calibration error of images drawn anew, for intervals around them."""
 
 import numpy as np
-from jaxtyping import Float64
 
 from boxdepth.evaluate.measures.calibration import BINS, bin_of
 from boxdepth.evaluate.measures.outcomes import Outcomes
+from boxdepth.evaluate.results.arrays import Float64
 
 
 def drawn_f1(

@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
 import numpy as np
-from jaxtyping import Bool, Int64
 
 from boxdepth.evaluate.coco_ap.matching import ImageOverlaps
 from boxdepth.evaluate.measures.outcomes import IOU
 from boxdepth.evaluate.results import GroundTruth, MaskTable, Predictions
+from boxdepth.evaluate.results.arrays import Bool, Int64
 from boxdepth.evaluate.results.masks import mask_ious
 
 _HALF = 0.5

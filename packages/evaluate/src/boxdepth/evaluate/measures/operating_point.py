@@ -8,9 +8,9 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Bool, Float64
 
 from boxdepth.evaluate.measures.outcomes import Outcomes
+from boxdepth.evaluate.results.arrays import Bool, Float64
 from boxdepth.evaluate.results.tables import markdown, share
 
 if TYPE_CHECKING:

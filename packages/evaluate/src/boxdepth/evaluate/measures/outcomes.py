@@ -7,10 +7,10 @@ The other modules here are arithmetic on these columns. Right and wrong are COCO
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
 
 from boxdepth.evaluate.coco_ap.matching import Matches
 from boxdepth.evaluate.results import GroundTruth, Predictions
+from boxdepth.evaluate.results.arrays import Bool, Float64, Int64
 
 IOU = 0.5
 

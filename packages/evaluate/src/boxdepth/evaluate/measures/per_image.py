@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float64, Int64
 
 from boxdepth.evaluate.coco_ap.matching import average_precisions
 from boxdepth.evaluate.measures.outcomes import Outcomes
 from boxdepth.evaluate.results import GroundTruth, MissingExtraError, UsageError
+from boxdepth.evaluate.results.arrays import Float64, Int64
 
 SUFFIXES = (".csv", ".parquet")
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
 
 from boxdepth.evaluate.coco_ap.matching import Matches, average_precisions
 from boxdepth.evaluate.results import GroundTruth, Predictions
+from boxdepth.evaluate.results.arrays import Bool, Float64, Int64
 from boxdepth.evaluate.results.masks import box_ious
 from boxdepth.evaluate.results.pictures import DepthMaps
 

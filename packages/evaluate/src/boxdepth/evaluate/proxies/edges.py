@@ -3,9 +3,10 @@
 from typing import cast
 
 import numpy as np
-from jaxtyping import Bool, Float32, UInt8
 from PIL import Image
 from scipy import ndimage
+
+from boxdepth.evaluate.results.arrays import Bool, Float32, UInt8
 
 # Pixels around the box that take part in the ranking, as a share of the box's larger side.
 _MARGIN = 0.25

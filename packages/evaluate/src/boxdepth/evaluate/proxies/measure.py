@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
 
 from boxdepth.evaluate.coco_ap.matching import Matches, match
 from boxdepth.evaluate.proxies.edges import depth_edges, edge_agreement, image_edges
 from boxdepth.evaluate.results import DataError, GroundTruth, Predictions
+from boxdepth.evaluate.results.arrays import Float64
 from boxdepth.evaluate.results.masks import box_ious, mask_ious
 from boxdepth.evaluate.results.pictures import DepthMaps, read_image
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float64, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from boxdepth.evaluate.coco_ap.matching import Matches
 from boxdepth.evaluate.error_kinds import KINDS, ErrorKinds
 from boxdepth.evaluate.results import DataError, GroundTruth, Predictions
+from boxdepth.evaluate.results.arrays import Float64, UInt8
 from boxdepth.evaluate.results.pictures import is_turned, read_image
 
 # Okabe and Ito's palette: told apart by colour-blind readers too.

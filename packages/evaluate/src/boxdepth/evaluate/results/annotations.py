@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
 from msgspec import UNSET
 
 from boxdepth.evaluate.results import schema
+from boxdepth.evaluate.results.arrays import Bool, Float64, Int64
 from boxdepth.evaluate.results.bulk import without_collector
 from boxdepth.evaluate.results.columns import MAX_AREA, MAX_SIDE, ColumnReader, positions
 from boxdepth.evaluate.results.json_document import JsonLimits, parse, parse_as, read_text

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import ParamSpec, TypeVar
 
 import numpy as np
-from jaxtyping import Int64
+
+from boxdepth.evaluate.results.arrays import Int64
 
 # Rows that a growing table has room for beyond those it holds, at least.
 _SPARE = 2**14

@@ -14,9 +14,9 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
 from msgspec import UNSET
 
+from boxdepth.evaluate.results.arrays import Bool, Float64, Int64
 from boxdepth.evaluate.results.problems import Problems, quoted
 
 MAX_ID, MAX_SIDE, MAX_AREA = 2**53, 65_535, 1e15

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from jaxtyping import Bool, Float64
 from msgspec import UNSET
 from pycocotools import mask as mask_api
 
 from boxdepth.evaluate.results.annotations import GroundTruth
+from boxdepth.evaluate.results.arrays import Bool, Float64
 from boxdepth.evaluate.results.predictions import Predictions
 from boxdepth.evaluate.results.problems import DataError, quoted
 

@@ -16,11 +16,11 @@ from operator import attrgetter
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
 from msgspec import UNSET, UnsetType
 from pycocotools import mask as mask_api
 
 from boxdepth.evaluate.results import rle
+from boxdepth.evaluate.results.arrays import Bool, Float64, Int64
 from boxdepth.evaluate.results.bulk import Growing, without_collector
 from boxdepth.evaluate.results.columns import is_number
 from boxdepth.evaluate.results.problems import Problems, quoted

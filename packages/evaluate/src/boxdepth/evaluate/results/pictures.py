@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from jaxtyping import Float32, UInt8
 from PIL import Image, UnidentifiedImageError
 
+from boxdepth.evaluate.results.arrays import Float32, UInt8
 from boxdepth.evaluate.results.problems import DataError, quoted
 from boxdepth.evaluate.results.rle import MAX_PIXELS
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from jaxtyping import Int64
 from msgspec import UNSET
 
 from boxdepth.evaluate.results import schema
 from boxdepth.evaluate.results.annotations import GroundTruth
+from boxdepth.evaluate.results.arrays import Int64
 from boxdepth.evaluate.results.bulk import without_collector
 from boxdepth.evaluate.results.columns import ColumnReader, positions
 from boxdepth.evaluate.results.json_document import JsonLimits, JsonSource, opened, parse, parse_as

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
 
 from boxdepth.evaluate.results.annotations import GroundTruth
+from boxdepth.evaluate.results.arrays import Bool, Float64, Int64
 from boxdepth.evaluate.results.bulk import Growing, arrange
 from boxdepth.evaluate.results.masks import MaskTable
 

@@ -9,7 +9,8 @@ Nothing here trusts its input; everything after it may.
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Int64, UInt8
+
+from boxdepth.evaluate.results.arrays import Bool, Int64, UInt8
 
 _FIRST_CHARACTER = 48
 # 7 groups of five bits hold every run of the largest mask, and every difference of two.

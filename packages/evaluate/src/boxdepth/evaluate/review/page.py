@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 from PIL import Image
@@ -18,6 +17,7 @@ from boxdepth.evaluate.export import ExportSet, Policy
 from boxdepth.evaluate.export.shapes import outline
 from boxdepth.evaluate.export.source import whole
 from boxdepth.evaluate.results import DataError
+from boxdepth.evaluate.results.arrays import UInt8
 from boxdepth.evaluate.results.pictures import read_image
 from boxdepth.evaluate.review.queue import review_order, worth
 

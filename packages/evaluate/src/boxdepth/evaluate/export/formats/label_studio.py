@@ -9,11 +9,11 @@ from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
-from jaxtyping import Bool
 
 from boxdepth.evaluate.export.job import Found, Job, Written, write_json, write_text
 from boxdepth.evaluate.export.shapes import Part, rasterise
 from boxdepth.evaluate.export.source import whole
+from boxdepth.evaluate.results.arrays import Bool
 
 NAME, CONFIG = "tasks.json", "label_config.xml"
 _SIZES = (3, 4, 8, 16)  # bits that Label Studio's own encoder counts run lengths with
