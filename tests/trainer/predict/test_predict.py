@@ -1,6 +1,8 @@
 """Detections, masks at the original size, and what goes into a results file."""
 
 import json
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from pycocotools import mask as coco_mask
+from torchvision.ops import batched_nms
 
 from boxdepth.trainer.geometry.resize import aligned_bilinear
+from boxdepth.trainer.model import detections as detecting
 from boxdepth.trainer.model.controller import ParameterMaps
 from boxdepth.trainer.model.detections import detect, detect_in_boxes
 from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec, mask_probabilities
@@ -43,6 +47,35 @@ def test_detections_come_in_decreasing_order_and_no_more_than_asked() -> None:
         assert len(found.scores) == 7
         assert (found.scores.diff() <= 0).all()
         assert found.params.shape == (7, SPEC.num_params)
+
+
+@pytest.mark.parametrize(
+    ("side", "enough"), [(1.0, True), (1000.0, False)], ids=["small boxes", "one behind all others"]
+)
+def test_what_is_best_is_looked_at_first_and_changes_nothing(
+    side: float, enough: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small boxes never meet; of large ones a class keeps one, so that all have to be looked at."""
+    dense = outputs(bias=3.0)
+    dense = replace(dense, ltrb=tuple(torch.full_like(x, side) for x in dense.ltrb))
+    limits = DetectionLimits(max_detections=4)
+    asked: list[int] = []
+
+    def counted(boxes: torch.Tensor, *rest: Any) -> torch.Tensor:
+        asked.append(len(boxes))
+        return batched_nms(boxes, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(detecting, "batched_nms", counted)
+        found = detect(dense, SIZES, limits)
+        assert (len(asked) == len(SIZES)) == enough
+        assert asked[0] == detecting.BEST_FIRST * 4
+    monkeypatch.setattr(detecting, "BEST_FIRST", 10**6)
+    for few, everything in zip(found, detect(dense, SIZES, limits), strict=True):
+        assert len(few.scores) == (4 if enough else 3)
+        assert few.cut == everything.cut == enough
+        for name in ("boxes_xyxy", "scores", "labels", "location_xy", "level", "params"):
+            assert torch.equal(getattr(few, name), getattr(everything, name))
 
 
 def test_every_image_keeps_its_own_size() -> None:

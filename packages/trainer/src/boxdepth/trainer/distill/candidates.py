@@ -12,6 +12,9 @@ from boxdepth.trainer.geometry.boxes import clip_boxes, rescale_boxes
 from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec, mask_probabilities
 from boxdepth.trainer.structures import Batch, Detections, MaskGrid
 
+CELLS_AT_ONCE = 1 << 18
+"""Cells of the mask features' grid, over all candidates, whose masks are made together."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GivenBoxes:
@@ -72,9 +75,10 @@ def candidates_of(
     boxes = clip_boxes(rescale_boxes(found.boxes_xyxy, size=found.size, new_size=frame), frame)
     some = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(dim=1).nonzero()[:, 0]
     found, boxes = found.take(some), boxes[some]
+    together = max(CELLS_AT_ONCE // mask_features[0, 0].numel(), 32)
     masks = [
         masks_on_student_grid(part, teacher_frame=found.size, student_frame=frame, grid=grid)
-        for part in mask_probabilities(mask_features, found, mask_head)
+        for part in mask_probabilities(mask_features, found, mask_head, chunk=together)
     ]
     nothing = mask_features.new_zeros((0, *grid), dtype=torch.float32)
     return Candidates(boxes_xyxy=boxes, scores=found.scores, masks=torch.cat([nothing, *masks]))

@@ -1,6 +1,8 @@
 """From the student's frame to the teacher's and back: sizes, resized images, resampled masks."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -75,21 +77,43 @@ def masks_on_student_grid(
     """
     rows, columns = (
         _resampling(
-            probabilities.shape[axis + 1],
-            teacher=teacher_frame[axis],
-            student=student_frame[axis],
-            cells=grid[axis],
-            device=probabilities.device,
+            _Axis(
+                teacher_cells=probabilities.shape[axis + 1],
+                teacher=teacher_frame[axis],
+                student=student_frame[axis],
+                cells=grid[axis],
+            ),
+            probabilities.device,
+            torch.is_inference_mode_enabled(),
         ).to(probabilities.dtype)
         for axis in (0, 1)
     )
     return rows @ (probabilities @ columns.T)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Axis:
+    """Lengths of rows or columns: teacher and student in pixels, and their grids."""
+
+    teacher_cells: int
+    teacher: int
+    student: int
+    cells: int
+
+
+@lru_cache(maxsize=64)
 def _resampling(
-    teacher_cells: int, *, teacher: int, student: int, cells: int, device: torch.device
+    axis: _Axis, device: torch.device, inference: bool
 ) -> Float[Tensor, "cells teacher_cells"]:
-    """Weights of the teacher's stride-4 cells in each student cell, along one axis."""
+    """Weights of the teacher's stride-4 cells in each student cell, along one axis.
+
+    Remembered: images of one size come again and again.  Nobody may write into it.
+
+    Args:
+        inference: tensors of inference mode are a kind of their own.
+    """
+    teacher_cells, cells = axis.teacher_cells, axis.cells
+    teacher, student = axis.teacher, axis.student
     first, step = MASK_STRIDE // 2, MASK_STRIDE
     student_pixel = torch.arange(cells, dtype=torch.float64, device=device) * step + first
     pixel = ((student_pixel + 0.5) * teacher / student - 0.5).clamp(0, teacher - 1)

@@ -1,7 +1,7 @@
 """Dense outputs -> detections: the best locations, or those of given boxes."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -13,6 +13,9 @@ from boxdepth.trainer.geometry.grid import pyramid_locations
 from boxdepth.trainer.geometry.levels import gather_rows
 from boxdepth.trainer.model.rules import DetectionLimits
 from boxdepth.trainer.structures import FPN_STRIDES, DenseOutputs, Detections
+
+BEST_FIRST = 5
+"""Times the wanted detections: so many are asked about first, where there are far more."""
 
 
 @torch.no_grad()
@@ -32,30 +35,62 @@ def detect(
         frames: (height, width) of the unpadded images.
         say_cut: False: nobody reads `Detections.cut`, and nobody waits for it.
     """
-    return [_detect(outputs, image, frame, limits, say_cut) for image, frame in enumerate(frames)]
+    places = _places(outputs)
+    return [
+        _detect(
+            _OneImage(outputs=outputs, image=image, frame=frame, places=places), limits, say_cut
+        )
+        for image, frame in enumerate(frames)
+    ]
 
 
-def _detect(
-    outputs: DenseOutputs,
-    image: int,
-    frame: tuple[int, int],
-    limits: DetectionLimits,
-    say_cut: bool,
-) -> Detections:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _OneImage:
+    """One image's share of the outputs."""
+
+    outputs: DenseOutputs
+    image: int
+    frame: tuple[int, int]
+    places: tuple[Float[Tensor, "l 2"], Int64[Tensor, " l"]]
+    """Locations in pixels of the network's input, and their levels: the same for every image."""
+
+
+def _places(outputs: DenseOutputs) -> tuple[Float[Tensor, "l 2"], Int64[Tensor, " l"]]:
+    device = outputs.class_logits[0].device
+    return pyramid_locations(outputs.level_shapes, strides=FPN_STRIDES, device=device)
+
+
+def _detect(seen: _OneImage, limits: DetectionLimits, say_cut: bool) -> Detections:
     """One image: the best (location, class) pairs of every level, then NMS."""
+    outputs, image = seen.outputs, seen.image
     pairs = [_level_scores(outputs, image, level, limits) for level in range(len(FPN_STRIDES))]
     found = torch.cat([passed.flatten() for _, passed, _ in pairs]).nonzero()[:, 0]
     crowded = say_cut and len(found) >= limits.candidates and _any([more for *_, more in pairs])
     scores = torch.cat([scores.flatten() for scores, *_ in pairs])[found].sqrt()
-    label, row = _unravelled(found, [tuple(scores.shape) for scores, *_ in pairs])
-    boxes = _boxes_at(outputs, image, row)
-    kept = _nms_by_class(boxes, scores, label, limits.nms_iou)
+    shapes = [tuple(scores.shape) for scores, *_ in pairs]
+    for best in _looks(scores, limits):
+        score = scores[best]
+        label, row = _unravelled(found[best], shapes)
+        kept = _nms_by_class(_boxes_at(seen, row), score, label, limits.nms_iou)
+        if len(kept) > limits.max_detections:
+            break
     cut = len(kept) > limits.max_detections or (crowded and len(kept) < limits.max_detections)
     kept = kept[: limits.max_detections]
-    detections = _at_rows(
-        outputs, image, row[kept], frame=frame, label=label[kept], score=scores[kept]
-    )
-    return replace(detections, cut=cut)
+    return replace(_at_rows(seen, row[kept], label=label[kept], score=score[kept]), cut=cut)
+
+
+def _looks(
+    scores: Float[Tensor, " d"], limits: DetectionLimits
+) -> Iterator[slice | Int64[Tensor, " k"]]:
+    """What NMS is asked about, until it keeps more than are wanted: the best few, then all.
+
+    Whoever survives among the best survives among all, for only better ones can suppress it.  A
+    device would have to be waited for between the two.
+    """
+    few = BEST_FIRST * limits.max_detections
+    if scores.device.type == "cpu" and len(scores) > 2 * few:
+        yield scores.sort(descending=True, stable=True).indices[:few]
+    yield slice(None)
 
 
 def _any(flags: list[Bool[Tensor, ""]]) -> bool:
@@ -111,42 +146,27 @@ def _unravelled(
 
 
 def _at_rows(
-    outputs: DenseOutputs,
-    image: int,
-    row: Int64[Tensor, " d"],
-    *,
-    frame: tuple[int, int],
-    label: Int64[Tensor, " d"],
-    score: Float[Tensor, " d"],
+    seen: _OneImage, row: Int64[Tensor, " d"], *, label: Int64[Tensor, " d"], score: Tensor
 ) -> Detections:
     """What one image predicts at locations, counted through all levels."""
-    location, level = _locations(outputs, row)
+    locations, levels = seen.places
     return Detections(
-        boxes_xyxy=_boxes_at(outputs, image, row),
+        boxes_xyxy=_boxes_at(seen, row),
         scores=score,
         labels=label,
-        location_xy=location,
-        level=level,
-        params=outputs.controller.of_image(image).at(row, level).float(),
-        size=frame,
+        location_xy=locations[row],
+        level=levels[row],
+        params=seen.outputs.controller.of_image(seen.image).at(row, levels[row]).float(),
+        size=seen.frame,
     )
 
 
-def _boxes_at(outputs: DenseOutputs, image: int, row: Int64[Tensor, " d"]) -> Float[Tensor, "d 4"]:
+def _boxes_at(seen: _OneImage, row: Int64[Tensor, " d"]) -> Float[Tensor, "d 4"]:
     """The boxes that one image predicts at locations."""
-    location, level = _locations(outputs, row)
-    ltrb = gather_rows([x[image : image + 1] for x in outputs.ltrb], row, level).float()
-    return ltrb_to_boxes(location, ltrb)
-
-
-def _locations(
-    outputs: DenseOutputs, row: Int64[Tensor, " d"]
-) -> tuple[Float[Tensor, "d 2"], Int64[Tensor, " d"]]:
-    """(location in pixels of the network's input, level) of locations of one image."""
-    locations, levels = pyramid_locations(
-        outputs.level_shapes, strides=FPN_STRIDES, device=row.device
-    )
-    return locations[row], levels[row]
+    locations, levels = seen.places
+    own = slice(seen.image, seen.image + 1)
+    ltrb = gather_rows([x[own] for x in seen.outputs.ltrb], row, levels[row]).float()
+    return ltrb_to_boxes(locations[row], ltrb)
 
 
 @torch.no_grad()
@@ -164,26 +184,23 @@ def detect_in_boxes(
         frames: (height, width) of the unpadded images.
         boxes_xyxy: boxes of every image, in pixels of the network's input.
     """
+    places = _places(outputs)
     return [
-        _best_fitting(outputs, image, frame, boxes)
+        _best_fitting(_OneImage(outputs=outputs, image=image, frame=frame, places=places), boxes)
         for image, (frame, boxes) in enumerate(zip(frames, boxes_xyxy, strict=True))
     ]
 
 
-def _best_fitting(
-    outputs: DenseOutputs, image: int, frame: tuple[int, int], boxes_xyxy: Float[Tensor, "n 4"]
-) -> Detections:
+def _best_fitting(seen: _OneImage, boxes_xyxy: Float[Tensor, "n 4"]) -> Detections:
+    outputs, image = seen.outputs, seen.image
     best = [x[image].float().flatten(1).sigmoid().max(dim=0) for x in outputs.class_logits]
     quality = torch.cat([x[image].float().flatten() for x in outputs.quality_logits]).sigmoid()
     label = torch.cat([values.indices for values in best])
     score = (torch.cat([values.values for values in best]) * quality).sqrt()
     row = torch.arange(len(label), device=label.device)
     ltrb = torch.cat([x[image].float().flatten(1) for x in outputs.ltrb], dim=1).T
-    locations, _ = pyramid_locations(outputs.level_shapes, strides=FPN_STRIDES, device=row.device)
-    predicted = ltrb_to_boxes(locations, ltrb)
+    predicted = ltrb_to_boxes(seen.places[0], ltrb)
     given = boxes_xyxy.to(predicted)
     chosen = box_iou(given, predicted).argmax(dim=1)
-    found = _at_rows(
-        outputs, image, row[chosen], frame=frame, label=label[chosen], score=score[chosen]
-    )
+    found = _at_rows(seen, row[chosen], label=label[chosen], score=score[chosen])
     return replace(found, boxes_xyxy=given)

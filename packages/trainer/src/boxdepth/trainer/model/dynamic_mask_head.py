@@ -23,6 +23,9 @@ from boxdepth.trainer.structures import (
     Positives,
 )
 
+UPSAMPLING = MASK_FEATURE_STRIDE // MASK_STRIDE
+"""From the mask features' grid to the mask grid."""
+
 
 class MaskHeadSpec(MaskHead):
     """Shape of the dynamic network inside a whole one.  It has no weights of its own."""
@@ -66,9 +69,19 @@ def mask_outputs(
 ) -> MaskOutputs:
     """Mask logits (and inverse depth) of every positive on the mask grid.
 
-    Always in fp32.  The mask features are never copied per instance: the first layer of all
-    instances of an image is one matrix product, and the relative coordinates, linear in the pixel,
-    join it as two rows of pixel coordinates and a shift of the bias.
+    Always in fp32.
+    """
+    return upsampled(coarse_outputs(mask_features, positives, spec))
+
+
+def coarse_outputs(
+    mask_features: Float[Tensor, "b c h8 w8"], positives: Positives, spec: MaskHeadSpec
+) -> MaskOutputs:
+    """`mask_outputs` on the mask features' own grid.
+
+    The mask features are never copied per instance: the first layer of all instances of an image is
+    one matrix product, and the relative coordinates, linear in the pixel, join it as two rows of
+    pixel coordinates and a shift of the bias.
     """
     with torch.autocast(mask_features.device.type, enabled=False):
         order = positives.image_index.argsort(stable=True)
@@ -80,7 +93,7 @@ def mask_outputs(
         weight, bias = torch.cat(weights[last:], dim=1), torch.cat(biases[last:], dim=1)
         out = torch.baddbmm(bias[:, :, None], weight, hidden.relu_())
         out = torch.unflatten(out[order.argsort()], 2, mask_features.shape[-2:])
-        return upsampled(joined(out, spec))
+        return joined(out, spec)
 
 
 def mask_probabilities(
@@ -90,7 +103,10 @@ def mask_probabilities(
     *,
     chunk: int = 32,
 ) -> Iterator[Float[Tensor, "d hm wm"]]:
-    """Mask probabilities of one image's detections on the mask grid, ``chunk`` at a time."""
+    """Mask probabilities of one image's detections on the mask grid, ``chunk`` at a time.
+
+    Their depth is not brought to it: nobody asks for it here.
+    """
     for start in range(0, len(found.scores), chunk):
         part = slice(start, start + chunk)
         zeros = torch.zeros_like(found.level[part])
@@ -102,7 +118,8 @@ def mask_probabilities(
             params=found.params[part],
             counts=(len(zeros),),
         )
-        yield mask_outputs(mask_features, positives, spec).logits[:, 0].sigmoid()
+        logits = coarse_outputs(mask_features, positives, spec).logits
+        yield aligned_bilinear(logits, UPSAMPLING)[:, 0].sigmoid()
 
 
 def joined(out: Float[Tensor, "p o h8 w8"], spec: MaskHead) -> MaskOutputs:
@@ -117,9 +134,8 @@ def joined(out: Float[Tensor, "p o h8 w8"], spec: MaskHead) -> MaskOutputs:
 
 def upsampled(coarse: MaskOutputs) -> MaskOutputs:
     """From the mask features' grid to the mask grid."""
-    factor = MASK_FEATURE_STRIDE // MASK_STRIDE
-    depth = None if coarse.depth is None else aligned_bilinear(coarse.depth, factor)
-    return MaskOutputs(logits=aligned_bilinear(coarse.logits, factor), depth=depth)
+    depth = None if coarse.depth is None else aligned_bilinear(coarse.depth, UPSAMPLING)
+    return MaskOutputs(logits=aligned_bilinear(coarse.logits, UPSAMPLING), depth=depth)
 
 
 def _first_layer(
