@@ -24,7 +24,12 @@ def launch(ranks: int, store: Path, out: Path, settings: list[str]) -> subproces
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+            "TMPDIR": str(out.parent),  # torchrun leaves a folder of logs behind
+        },
     )
 
 
