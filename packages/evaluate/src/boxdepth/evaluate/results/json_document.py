@@ -26,7 +26,7 @@ from boxdepth.evaluate.results.problems import DataError, quoted
 # What CPython holds for every value between two commas, containers included (measured).
 _BYTES_PER_VALUE = 100
 _GZIP = b"\x1f\x8b"
-_BLOCK, _PIECE, _LONGEST_PIECE = 2**28, 2**20, 2**25
+_BLOCK, _PIECE, _LONGEST_PIECE = 2**28, 2**19, 2**25
 _SEAM = re.compile(rb"\}\s*(,)\s*$")
 _SEAM_LENGTH, _SEAM_TRIES = 64, 1000
 Shape = TypeVar("Shape")
