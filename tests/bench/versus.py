@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,10 @@ def steps(options: argparse.Namespace) -> Iterator[dict[str, float]]:
     from boxdepth.trainer.engine.health import NonFiniteGuard
     from boxdepth.trainer.engine.update import learn_step
 
+    with suppress(ImportError):  # as `trainer fit` does it, in trees that have it
+        from boxdepth.trainer.engine.allocator import keep_freed_memory
+
+        keep_freed_memory()
     learner, data, run = learner_of(options)
     batches = list(build.batch_loader(run, data, World()).steps(0, options.batches))
     guard, step = NonFiniteGuard(), options.start

@@ -117,6 +117,9 @@ def _chosen(
 
 
 def _go(plan: "Plan", device: "torch.device", *, silent: bool, as_json: bool) -> None:
+    from boxdepth.trainer.engine.allocator import keep_freed_memory
+
+    keep_freed_memory()
     _introduce(plan, device)
     fitted = _train(plan, device, silent=silent)
     if not silent:
