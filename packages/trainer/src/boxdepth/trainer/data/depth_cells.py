@@ -1,17 +1,20 @@
 """Depth straight to the mask grid: resize, flip and the means over 4x4 pixels in one.
 
 Pillow's bilinear resize and the means are both linear, along rows and columns apart, so that their
-product is one thin band of weights an axis and the map at full size is never made.
+product is one sparse band of weights an axis and the map at full size is never made.
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64
 
 from boxdepth.trainer.data.augment import Geometry
 from boxdepth.trainer.structures import DEPTH_STEP, MASK_STRIDE
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 
 def cell_means(
@@ -24,7 +27,7 @@ def cell_means(
     reads = tuple(range(MASK_STRIDE))
     rows = _band(inverse_depth.shape[0], geometry.new_size[0], reads, False)
     columns = _band(inverse_depth.shape[1], geometry.new_size[1], reads, geometry.flip)
-    return columns.of_rows(rows.of_rows(inverse_depth).T.copy()).T
+    return _product(columns, _product(rows, inverse_depth).T).T
 
 
 def cell_steps(
@@ -36,40 +39,32 @@ def cell_steps(
     """
     middle = MASK_STRIDE // 2
     rows = _band(inverse_depth.shape[0], geometry.new_size[0], (middle,), False)
-    columns = rows.of_rows(inverse_depth).T.copy()
+    columns = np.ascontiguousarray(_product(rows, inverse_depth).T)
     read = [
         _band(inverse_depth.shape[1], geometry.new_size[1], (pixel,), geometry.flip)
         for pixel in (middle, middle + DEPTH_STEP)
     ]
-    return np.stack([band.of_rows(columns).T for band in read])
+    return np.stack([_product(band, columns).T for band in read])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Band:
-    """A matrix of few neighbouring entries a row."""
-
-    index: Int64[np.ndarray, "k out"]
-    weight: Float32[np.ndarray, "k out 1"]
-
-    def of_rows(self, values: Float32[np.ndarray, "i c"]) -> Float32[np.ndarray, "out c"]:
-        """The product with a matrix, row by row."""
-        total: np.ndarray = values[self.index[0]] * self.weight[0]
-        part = np.empty_like(total)
-        for index, weight in zip(self.index[1:], self.weight[1:], strict=True):
-            np.take(values, index, axis=0, out=part, mode="clip")
-            part *= weight
-            total += part
-        return total
+def _product(band: "csr_array", values: Float32[np.ndarray, "i c"]) -> Float32[np.ndarray, "out c"]:
+    """The product of a band and a matrix, row by row, in one pass."""
+    made: np.ndarray = band @ np.ascontiguousarray(values)
+    return made
 
 
 @lru_cache(maxsize=512)
-def _band(stored: int, size: int, reads: tuple[int, ...], flip: bool) -> _Band:
+def _band(stored: int, size: int, reads: tuple[int, ...], flip: bool) -> "csr_array":
     """From ``stored`` values to the mean of some pixels of each cell, along one axis.
+
+    A matrix of few neighbouring entries a row.
 
     Args:
         size: pixels of the resized image; those beyond count as 0.
         reads: which pixels, from each cell's first one on.
     """
+    from scipy.sparse import csr_array  # here: who only looks at settings needs none of it
+
     cells = np.arange(-(-size // MASK_STRIDE))
     pixels = MASK_STRIDE * cells[:, None] + np.array(reads)
     inside = pixels < size
@@ -82,10 +77,9 @@ def _band(stored: int, size: int, reads: tuple[int, ...], flip: bool) -> _Band:
     mean = ((weights[:, :, None, :] * same).sum(axis=3) * inside[..., None]).mean(axis=1)
     # A row shorter than the longest repeats its last input, with weight 0: 0 x NaN must stay there.
     index = np.minimum(taps, high[:, None] - 1)
-    return _Band(
-        index=np.ascontiguousarray(index.T),
-        weight=np.ascontiguousarray(mean.T)[..., None].astype(np.float32),
-    )
+    ends = np.arange(0, index.size + 1, index.shape[1], dtype=np.int32)
+    entries = (mean.astype(np.float32).ravel(), index.astype(np.int32).ravel(), ends)
+    return csr_array(entries, shape=(len(index), stored))
 
 
 def _resize_weights(
