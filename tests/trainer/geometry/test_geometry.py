@@ -85,6 +85,23 @@ def test_nothing_reads_an_empty_range() -> None:
     assert mask_to_image(4, stride=4, size=16, new_size=9).reached(2, 2) == ((0, 0), (0, 0))
 
 
+@given(st.integers(1, 20), st.integers(1, 90), st.data())
+def test_a_resize_without_its_zeros_is_the_same(cells: int, new_size: int, data) -> None:
+    size = data.draw(st.integers(max(4 * cells - 5, 1), 4 * cells))
+    resize = mask_to_image(cells, stride=4, size=size, new_size=new_size)
+    start = data.draw(st.integers(0, cells))
+    outputs, inputs = resize.reached(start, data.draw(st.integers(start, cells)))
+    values = torch.rand(cells, 3)
+    thin = resize.on_host().of_rows(values[slice(*inputs)].numpy(), outputs, start=inputs[0])
+    assert thin.shape == (outputs[1] - outputs[0], 3)
+    expected = (resize.weights @ values)[slice(*outputs)] if outputs[1] else torch.zeros(0, 3)
+    read = torch.zeros(cells, 1)
+    read[slice(*inputs)] = 1
+    whole = (resize.weights @ read)[slice(*outputs)] if outputs[1] else torch.zeros(0, 1)
+    torch.testing.assert_close(whole, torch.ones_like(whole))  # all that they read is there
+    torch.testing.assert_close(torch.from_numpy(thin), expected)
+
+
 boxes = st.lists(
     st.tuples(*[st.floats(0, 60, width=32)] * 2, *[st.floats(0.25, 40, width=32)] * 2),
     min_size=1,

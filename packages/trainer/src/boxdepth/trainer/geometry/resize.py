@@ -3,9 +3,10 @@
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Float32, Int32, Int64
 from torch import Tensor
 
 
@@ -90,6 +91,35 @@ class LinearResize:
             return (0, 0), (0, 0)
         return (low, high), (self.first[low], self.end[high - 1])
 
+    def on_host(self) -> "HostResize":
+        """The same without the zeros."""
+        first, end = (torch.tensor(ends)[:, None] for ends in (self.first, self.end))
+        taps = first + torch.arange(int((end - first).max()))
+        index = torch.minimum(taps, end - 1)
+        weight = self.weights.gather(1, index) * (taps < end)
+        return HostResize(index=index.int().numpy(), weight=weight.numpy())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostResize:
+    """A `LinearResize` as the few entries of each output."""
+
+    index: Int32[np.ndarray, "out k"]
+    weight: Float32[np.ndarray, "out k"]
+
+    def of_rows(
+        self, values: Float32[np.ndarray, "n c"], outputs: tuple[int, int], *, start: int
+    ) -> Float32[np.ndarray, "o c"]:
+        """Some of the outputs, of the inputs from ``start`` on."""
+        from scipy.sparse import csr_array  # here: who only looks at settings needs none of it
+
+        index, weight = (part[slice(*outputs)] for part in (self.index, self.weight))
+        ends = np.arange(0, index.size + 1, index.shape[1], dtype=np.int32)
+        entries = (weight.ravel(), (index - np.int32(start)).ravel(), ends)
+        band = csr_array(entries, shape=(len(index), len(values)))
+        made: np.ndarray = band @ np.ascontiguousarray(values)
+        return made
+
 
 def mask_to_image(cells: int, *, stride: int, size: int, new_size: int) -> LinearResize:
     """Mask grid -> original image along one axis (condinst.md 5).
@@ -100,7 +130,8 @@ def mask_to_image(cells: int, *, stride: int, size: int, new_size: int) -> Linea
     fine = torch.arange(size, dtype=torch.float64)
     aligned = _linear((fine - stride // 2) / stride, cells)
     pixel = torch.arange(new_size, dtype=torch.float64)
-    weights = _linear((pixel + 0.5) * (size / new_size) - 0.5, size) @ aligned
+    left, right, fraction = _neighbours((pixel + 0.5) * (size / new_size) - 0.5, size)
+    weights = (1 - fraction) * aligned[left] + fraction * aligned[right]
     used = weights > 0
     first = used.to(torch.uint8).argmax(dim=1)
     end = cells - used.flip(1).to(torch.uint8).argmax(dim=1)
@@ -111,10 +142,16 @@ def mask_to_image(cells: int, *, stride: int, size: int, new_size: int) -> Linea
 
 def _linear(positions: Float[Tensor, " out"], size: int) -> Float[Tensor, "out size"]:
     """Linear interpolation at positions in input cells, clamped to the input."""
-    positions = positions.clamp(0, size - 1)
-    left = positions.floor().long()
-    right = (left + 1).clamp(max=size - 1)
-    fraction = (positions - left)[:, None]
+    left, right, fraction = _neighbours(positions, size)
     matrix = positions.new_zeros(len(positions), size)
     matrix.scatter_add_(1, left[:, None], 1 - fraction)
     return matrix.scatter_add_(1, right[:, None], fraction)
+
+
+def _neighbours(
+    positions: Float[Tensor, " out"], size: int
+) -> tuple[Int64[Tensor, " out"], Int64[Tensor, " out"], Float[Tensor, "out 1"]]:
+    """The inputs before and behind positions, clamped to the input, and the share of the second."""
+    positions = positions.clamp(0, size - 1)
+    left = positions.floor().long()
+    return left, (left + 1).clamp(max=size - 1), (positions - left)[:, None]

@@ -1,12 +1,12 @@
 """Detections -> masks at the original size."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Float32, UInt8
 from torch import Tensor
 
 from boxdepth.trainer.geometry.boxes import clip_boxes, rescale_boxes
@@ -152,12 +152,42 @@ def enlarged_masks(
     above = probabilities > threshold
     vertical = _extents(above.any(dim=2))
     horizontal = _extents(above.any(dim=1))
+    on_host = probabilities.device.type == "cpu"
+    enlarged = _on_host(rows, columns) if on_host else _on_device(rows, columns)
     for one, y_range, x_range in zip(probabilities, vertical, horizontal, strict=True):
-        (y, y_end), (top, bottom) = rows.reached(*y_range)
-        (x, x_end), (left, right) = columns.reached(*x_range)
-        part = rows.weights[y:y_end, top:bottom] @ one[top:bottom, left:right]
-        part = part @ columns.weights[x:x_end, left:right].T
-        yield (part > threshold).cpu().numpy(), (y, x)
+        down, right = rows.reached(*y_range), columns.reached(*x_range)
+        part = enlarged(one[slice(*down[1]), slice(*right[1])], down, right)
+        yield part > threshold, (down[0][0], right[0][0])
+
+
+Reach = tuple[tuple[int, int], tuple[int, int]]
+"""Some pixels of the original along an axis, and the cells that they read."""
+
+
+def _on_host(
+    rows: LinearResize, columns: LinearResize
+) -> Callable[[Tensor, Reach, Reach], Float32[np.ndarray, "hp wp"]]:
+    """By the few cells that each pixel reads; columns lie in memory as run lengths want them."""
+    thin_rows, thin_columns = rows.on_host(), columns.on_host()
+
+    def enlarged(cells: Tensor, down: Reach, right: Reach) -> Float32[np.ndarray, "hp wp"]:
+        part = thin_rows.of_rows(cells.numpy(), down[0], start=down[1][0])
+        return thin_columns.of_rows(part.T, right[0], start=right[1][0]).T
+
+    return enlarged
+
+
+def _on_device(
+    rows: LinearResize, columns: LinearResize
+) -> Callable[[Tensor, Reach, Reach], Float32[np.ndarray, "hp wp"]]:
+    """By dense products, which an accelerator makes at once."""
+
+    def enlarged(cells: Tensor, down: Reach, right: Reach) -> Float32[np.ndarray, "hp wp"]:
+        part = rows.weights[slice(*down[0]), slice(*down[1])] @ cells
+        whole: Tensor = part @ columns.weights[slice(*right[0]), slice(*right[1])].T
+        return whole.cpu().numpy()
+
+    return enlarged
 
 
 def cut_to_box(mask: MaskPart, box_xyxy: Sequence[float]) -> MaskPart:
