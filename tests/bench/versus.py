@@ -88,7 +88,7 @@ def inference(options: argparse.Namespace) -> Iterator[dict[str, float]]:
     """One picture after the other."""
     import torch
 
-    from boxdepth.trainer.predict.inference import Picture, predict_pictures
+    from boxdepth.trainer.predict.inference import Picture, inference_spec, predict_pictures
 
     learner, data, run = learner_of(options)
     model, spec = learner.model.eval(), inference_spec(run)
