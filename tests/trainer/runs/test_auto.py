@@ -93,16 +93,45 @@ def test_minutes_shorten_the_run_and_say_so() -> None:
     machine = Machine(device="cpu", seconds_per_step=0.5, minutes=5)
     choice = pick(facts(300), BACKBONE, machine, has_val=False)
     assert choice.config.schedule.iterations == 600  # 5 * 60 / 0.5
+    assert (choice.config.schedule.minutes, choice.config.schedule.at_most) == (5, 3460)
+    free = pick(facts(300), BACKBONE, CPU, has_val=False).config.schedule
+    assert (free.iterations, free.minutes) == (3460, None)
     assert any("5 minutes" in reason.why for reason in choice.reasons)
     assert schedule_notes(choice.config) == []
 
 
+def test_a_slow_machine_gets_a_smaller_input_rather_than_hardly_a_step() -> None:
+    """Boxes of 40 px in 600 want 480 px; 10 minutes at 4.8 s a step are 125 steps, of 250."""
+    slow = Machine(device="cpu", seconds_per_step=4.8, measured_at=480, minutes=10)
+    choice = pick(facts(box=40), BACKBONE, slow, has_val=False)
+    assert choice.config.inference.short_side == 352  # 480 / sqrt(2) = 339, in steps of 32
+    # 4.8 (352 / 480)^2 = 2.58 s a step
+    assert choice.config.schedule.iterations == 230
+    assert any("fewer than 250 steps" in reason.why for reason in choice.reasons)
+    crawling = replace(slow, seconds_per_step=48.0)
+    assert pick(facts(box=40), BACKBONE, crawling, has_val=False).config.inference.short_side == 256
+    quick = replace(slow, seconds_per_step=1.0)
+    assert pick(facts(box=40), BACKBONE, quick, has_val=False).config.inference.short_side == 480
+
+
+def test_pairs_reach_no_farther_than_a_sixth_of_the_median_box() -> None:
+    """Eight pixels: of a box of 120 px in 600, which is 51 px long at 256; 20 px are 17 at 512."""
+    dilations = {
+        box: pick(facts(box=box), BACKBONE, CPU, has_val=False).config.losses.pairs.dilation
+        for box in (120, 20)
+    }
+    assert dilations == {120: 2, 20: 1}
+
+
 def test_small_boxes_enlarge_the_input_and_lower_the_levels() -> None:
     large = pick(facts(box=200, boxes=3), BACKBONE, CPU, has_val=False).config
-    small = pick(facts(box=20), BACKBONE, CPU, has_val=False).config
+    small = pick(facts(box=40), BACKBONE, CPU, has_val=False).config
     assert large.inference.short_side == 256
-    # 16 px of the input for boxes of 20 px in 600: 480
+    # 32 px of the input for boxes of 40 px in 600: 480
     assert small.inference.short_side == 480
+    assert pick(facts(box=20), BACKBONE, CPU, has_val=False).config.inference.short_side == 512
+    # on an accelerator 16 px: 480 for boxes of 20 px, which is less than usual
+    assert pick(facts(box=20), BACKBONE, GPU, has_val=False).config.inference.short_side == 800
     assert small.model.fcos.level_ranges[0] < large.model.fcos.level_ranges[0]
     tiny = pick(facts(box=20, boxes=4, size=(100, 140)), BACKBONE, CPU, has_val=False).config
     assert tiny.inference.short_side <= 200
@@ -125,7 +154,7 @@ def test_boxes_too_small_for_any_input_are_learnt_in_tiles() -> None:
     assert pick_tiling(facts(box=120), GPU) is None
     config = pick(dense, BACKBONE, CPU, has_val=False, tiling=tiling).config
     assert config.data.augmentation.tiling == config.inference.tiling == tiling
-    assert config.inference.short_side == 256
+    assert config.inference.short_side == 448  # twice the pixels that there are
     assert config.inference.max_detections < 400  # of a tile
     seen = in_tiles(dense, tiling)
     # five tiles a side, 194 px apart; the boxes end at 20 rows of 22 px, in the third row of tiles
@@ -146,6 +175,28 @@ def test_a_depth_map_too_coarse_for_the_boxes_brings_no_pairs() -> None:
     assert fine.depth_cells() == pytest.approx(120 * 128 / 600)
     assert pick(fine, BACKBONE, CPU, has_val=False).config.losses.consistency == 1
     assert pick(facts(10), BACKBONE, CPU, has_val=False).config.losses.consistency == 1
+
+
+def test_nothing_is_learnt_of_depth_by_a_model_that_does_not_know_such_images() -> None:
+    warned = replace(facts(10), depth_grid=(128, 128), depth_warning="drawn scenes only")
+    choice = pick(warned, BACKBONE, CPU, has_val=False)
+    assert (choice.config.losses.consistency, choice.config.losses.depth) == (0, 0)
+    assert choice.config.model.mask_head.depth == "off"
+    assert any(r.what == "depth" and "drawn scenes only" in r.why for r in choice.reasons)
+    known = pick(facts(10), BACKBONE, CPU, has_val=False).config
+    assert (known.losses.depth, known.model.mask_head.depth) == (1, "product")
+
+
+def test_features_of_a_frozen_backbone_are_kept_within_the_memory() -> None:
+    frozen = replace(BACKBONE, backbone=Backbone(name="resnet18", weights="timm", frozen_stages=5))
+
+    def megabytes(choice: BackboneChoice, machine: Machine) -> int:
+        return pick(facts(), choice, machine, has_val=False).config.model.backbone.cache_mb
+
+    assert megabytes(frozen, CPU) == 2048
+    assert megabytes(frozen, replace(CPU, memory_bytes=4 << 30)) == 512
+    assert megabytes(BACKBONE, CPU) == 0, "two frozen stages only"
+    assert megabytes(frozen, GPU) == 0
 
 
 def test_masks_are_learnt_from_unless_they_are_boxes_drawn_as_masks() -> None:
@@ -193,6 +244,20 @@ def test_boxes_that_no_location_learns_are_counted() -> None:
     assert unseen_boxes(known, config).tolist() == [True, False, False]
     said = find_problems(known, None, config, twice=((), ()))
     assert any(f.kind == "unseen_boxes" and "1 of the 3 boxes" in f.text for f in said)
+
+
+def test_boxes_that_are_a_few_cells_large_are_told_before_they_disappoint() -> None:
+    """Boxes of 20 px in 600 are 17 px at 512, two cells of the features; those of 120 px are 51."""
+
+    def said(box: float) -> list[str]:
+        known = facts(box=box)
+        config = pick(known, BACKBONE, CPU, has_val=False).config
+        found = find_problems(known, None, config, twice=((), ()))
+        return [finding.text for finding in found if finding.kind == "coarse_boxes"]
+
+    assert said(120) == []
+    [text] = said(20)
+    assert text.startswith("1500 of 1500 boxes are shorter than 24 px in the input (512 px)")
 
 
 def test_findings_name_what_is_wrong() -> None:

@@ -27,6 +27,7 @@ from boxdepth.trainer.model.condinst import CondInst
 from boxdepth.trainer.model.controller import make_controller
 from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec
 from boxdepth.trainer.model.fcos_head import FcosHead
+from boxdepth.trainer.model.feature_cache import FeatureCache
 from boxdepth.trainer.model.fpn import FeaturePyramid
 from boxdepth.trainer.model.mask_branch import MaskBranch, SemanticHead
 from boxdepth.trainer.model.weight_files import read_tensors
@@ -69,6 +70,9 @@ def build_model(model: config.Model) -> CondInst:
         pixel_mean=model.backbone.pixel_mean,
         pixel_std=model.backbone.pixel_std,
         bgr=model.backbone.bgr,
+        feature_cache=FeatureCache(model.backbone.cache_mb << 20)
+        if model.backbone.keeps_features
+        else None,
     )
 
 

@@ -18,6 +18,9 @@ from boxdepth.trainer.engine.schedule import Schedule
 from boxdepth.trainer.model.rules import Inference, MaskHead
 from boxdepth.trainer.targets.rules import Assignment
 
+EVERY_STAGE = 5
+"""`frozen_stages` of a backbone that does not learn at all."""
+
 Level = Annotated[float, Field(ge=0, le=255)]
 
 
@@ -41,6 +44,14 @@ class Backbone(Settings):
     pixel_std: tuple[Scale, Scale, Scale] = (58.395, 57.12, 57.375)
     extra: dict[str, bool | int | float | str | tuple[int, ...]] = Field(default_factory=dict)
     """Further keyword arguments of timm.create_model."""
+    cache_mb: NonNegative = 0
+    """MiB of features of training images that are kept from epoch to epoch, if no stage learns; 0:
+    none. Pays where each image is seen many times at one size."""
+
+    @property
+    def keeps_features(self) -> bool:
+        """Whether there are features to keep, and memory for them."""
+        return self.cache_mb > 0 and self.frozen_stages >= EVERY_STAGE
 
 
 class FcosHead(Assignment):

@@ -19,6 +19,10 @@ class Teacher:
         self._rules, self._iterations = rules, iterations
         self._ready_for: int | None = None
 
+    def replan(self, rules: PseudoRules, iterations: int) -> None:
+        """Begin and end with a schedule that was fitted to the time there is."""
+        self._rules, self._iterations = rules, iterations
+
     @property
     def start(self) -> int:
         """t0: the first step (0-based) that has a teacher."""

@@ -12,7 +12,13 @@ from torch import Tensor, nn
 
 from boxdepth.trainer.data.loader import BatchLoader
 from boxdepth.trainer.engine.checkpoint import Checkpoint, prune, save_checkpoint, step_folder
-from boxdepth.trainer.engine.distributed import World, any_rank, barrier, sum_over_ranks
+from boxdepth.trainer.engine.distributed import (
+    World,
+    any_rank,
+    barrier,
+    mean_over_ranks,
+    sum_over_ranks,
+)
 from boxdepth.trainer.engine.evaluations import (
     PREDICTIONS,
     Best,
@@ -25,6 +31,7 @@ from boxdepth.trainer.engine.evaluations import (
 )
 from boxdepth.trainer.engine.health import NonFiniteGuard
 from boxdepth.trainer.engine.log import MetricsWriter
+from boxdepth.trainer.engine.pace import Pace, Refit
 from boxdepth.trainer.engine.rules import Checkpoints
 from boxdepth.trainer.engine.signals import StopFlag
 from boxdepth.trainer.engine.trackers import TRACKERS, Picture
@@ -66,6 +73,13 @@ class Run:
     world: World = field(default_factory=World)
     samples: Callable[[nn.Module, int], dict[str, Picture]] = lambda model, step: {}
     """Pictures of the masks after so many steps, by name."""
+    replanned: "Callable[[Run, Refit], Run] | None" = None
+    """The run with another schedule, where it has to end in time; None: it ends when it is done."""
+
+    @property
+    def iterations(self) -> int:
+        """Steps that it has, as things stand."""
+        return self.learner.learning_rate.schedule.iterations
 
     @property
     def checkpoints(self) -> Path:
@@ -107,6 +121,7 @@ def run_loop(
         DiskFullError: no room for a checkpoint; the earlier ones are whole.
     """
     began = time.monotonic() - progress.seconds
+    pace = Pace(step=progress.step, seconds=progress.seconds)
     owed = run.world.is_main and _evaluation_is_owed(run, progress, stop_at)
     with Reporter(run, progress, listener, without_scores=owed) as reporter:
         if progress.step and (
@@ -115,7 +130,7 @@ def run_loop(
             _evaluate(run, progress, reporter, listener, wanted=owed)
         if _is_stale(run, progress, listener):
             return
-        for passes in run.loader.steps(progress.step, stop_at):
+        for passes in run.loader.steps(progress.step, _furthest(run, stop_at)):
             watching = progress.step + 1 == stop_at or _due(
                 progress.step + 1, run.intervals.log_every
             )
@@ -126,6 +141,8 @@ def run_loop(
             progress.step += 1
             progress.seconds = time.monotonic() - began
             listener.on_step(progress.step)
+            run, stop_at = _in_time(run, progress, pace, stop_at, listener)
+            reporter.run = run
             step, every = progress.step, run.intervals
             stopping = any_rank(stop.number is not None, run.learner.device)
             last = step == stop_at or stopping
@@ -142,6 +159,36 @@ def run_loop(
                 _evaluate(run, progress, reporter, listener)
                 if _is_stale(run, progress, listener):
                     return
+            if step == stop_at:
+                return
+
+
+def _furthest(run: Run, stop_at: int) -> int:
+    """The step that a run may come to, if the machine is fast."""
+    schedule = run.learner.learning_rate.schedule
+    if run.replanned is None or stop_at < schedule.iterations:
+        return stop_at
+    return max(stop_at, schedule.at_most or 0)
+
+
+def _in_time(
+    run: Run, progress: Progress, pace: Pace, stop_at: int, listener: Listener
+) -> tuple[Run, int]:
+    """The run and where this call ends, with another schedule if it would not end in time."""
+    schedule = run.learner.learning_rate.schedule
+    if run.replanned is None or schedule.minutes is None:
+        return run, stop_at
+    clock = torch.tensor(progress.seconds, device=run.learner.device)
+    seen = pace.look(schedule, progress.step, lambda: float(mean_over_ranks(clock)))
+    if seen is None:
+        return run, stop_at
+    seconds, change = seen
+    listener.on_note(
+        f"step {change.step}: {seconds:.2g} s a step now; {change.after} steps instead of "
+        f"{change.before} fit into {schedule.minutes:g} minutes"
+    )
+    whole = stop_at == change.before
+    return run.replanned(run, change), change.after if whole else min(stop_at, change.after)
 
 
 def save(run: Run, progress: Progress) -> None:
@@ -185,7 +232,7 @@ class Reporter:
     def __init__(
         self, run: Run, progress: Progress, listener: Listener, *, without_scores: bool = False
     ) -> None:
-        self._run, self._listener = run, listener
+        self.run, self._listener = run, listener
         self._out = None
         if run.world.is_main:
             config = run.about.get("config", {})
@@ -226,9 +273,11 @@ class Reporter:
             for name, value in numbers.items()
             if name.startswith("losses/")
         }
-        numbers["learning_rate"] = self._run.learner.learning_rate.at(progress.step - 1)
-        numbers["images_per_second"] = steps * self._run.batch_size / elapsed
+        numbers["learning_rate"] = self.run.learner.learning_rate.at(progress.step - 1)
+        numbers["images_per_second"] = steps * self.run.batch_size / elapsed
         numbers["skipped_steps"] = float(progress.guard.skipped)
+        if self.run.replanned is not None:
+            numbers["iterations_planned"] = float(self.run.iterations)
         self.write(progress.step, numbers)
         self._listener.on_report(progress.step, numbers)
         self._sums, self._counts = {}, {}
@@ -255,7 +304,7 @@ class Reporter:
         """Draw the sample images; what that takes is no training."""
         if self._out is not None:
             began = time.monotonic()
-            pictures = self._run.samples(self._run.learner.best(step), step)
+            pictures = self.run.samples(self.run.learner.best(step), step)
             self._out.show(step, pictures)
             self._since += time.monotonic() - began
 

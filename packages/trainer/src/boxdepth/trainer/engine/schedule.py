@@ -4,7 +4,14 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from boxdepth.trainer.config.settings import Fraction, InOrder, NonNegative, Positive, Settings
+from boxdepth.trainer.config.settings import (
+    Fraction,
+    InOrder,
+    NonNegative,
+    Positive,
+    Scale,
+    Settings,
+)
 
 
 class Schedule(Settings):
@@ -16,6 +23,11 @@ class Schedule(Settings):
     gamma: Fraction = 0.1
     warmup_iterations: NonNegative = 1000
     warmup_factor: Fraction = 0.001
+    minutes: Scale | None = None
+    """Wall time that the run may take, evaluations included: while it goes, `iterations`, `steps`
+    and the warm-ups are fitted to the pace of the machine; None: as long as the iterations take."""
+    at_most: Positive | None = None
+    """With `minutes`: iterations that a fast machine makes; None: `iterations`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

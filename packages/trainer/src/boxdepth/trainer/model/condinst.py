@@ -1,5 +1,6 @@
 """The whole network (arXiv 2003.05664): parts in, dense outputs out."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from boxdepth.trainer.model.controller import ParametersOnDemand
 from boxdepth.trainer.model.dynamic_mask_head import MaskHeadSpec
 from boxdepth.trainer.model.fcos_head import FcosHead
+from boxdepth.trainer.model.feature_cache import FeatureCache
 from boxdepth.trainer.model.fpn import FeaturePyramid
 from boxdepth.trainer.model.mask_branch import MaskBranch, SemanticHead
 from boxdepth.trainer.structures import DenseOutputs
@@ -37,6 +39,7 @@ class CondInst(nn.Module):
         pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53),
         pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375),
         bgr: bool = False,
+        feature_cache: FeatureCache | None = None,
     ) -> None:
         """Wires the parts.
 
@@ -44,6 +47,7 @@ class CondInst(nn.Module):
             pixel_mean: RGB, 0..255.
             pixel_std: RGB, 0..255.
             bgr: the backbone expects BGR.
+            feature_cache: keeps the features of training images; for a backbone that is frozen.
 
         Raises:
             ValueError: the controller doesn't predict what the mask head needs.
@@ -62,6 +66,7 @@ class CondInst(nn.Module):
         self.semantic_head = semantic_head
         self.mask_head = mask_head
         self.bgr = bgr
+        self.feature_cache = feature_cache
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std), persistent=False)
         self.pixel_mean: Tensor
@@ -81,11 +86,20 @@ class CondInst(nn.Module):
             images: RGB, 0..255; sides are multiples of 32.
             sizes: (height, width) of the unpadded images; normalised pixels beyond are 0.
         """
-        return self.from_normalized(self.normalized(images, sizes))
+        if self.feature_cache is None or not self.training:
+            return self.from_normalized(self.normalized(images, sizes))
+        kept = self.feature_cache.batch(
+            images, sizes, lambda i, s: self.backbone(self.normalized(i, s))
+        )
+        layout = self._memory_format
+        return self._from_features([x.contiguous(memory_format=layout) for x in kept])
 
     def from_normalized(self, images: Float[Tensor, "b 3 h w"]) -> DenseOutputs:
         """Dense outputs of images that are normalised and padded already."""
-        levels = self.fpn(self.backbone(images))
+        return self._from_features(self.backbone(images))
+
+    def _from_features(self, features: Sequence[Tensor]) -> DenseOutputs:
+        levels = self.fpn(features)
         head = self.head(levels)
         semantic = (
             self.semantic_head(levels[0])

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -18,7 +18,9 @@ from boxdepth.trainer.engine.distributed import (
     world_from_environment,
 )
 from boxdepth.trainer.engine.loop import Listener, Progress, Run, Scores, run_loop
+from boxdepth.trainer.engine.pace import Refit
 from boxdepth.trainer.engine.run_folder import lock_run
+from boxdepth.trainer.engine.schedule import LearningRate
 from boxdepth.trainer.engine.signals import stop_flag
 from boxdepth.trainer.engine.update import Learner
 from boxdepth.trainer.predict.inference import inference_spec
@@ -147,9 +149,42 @@ def train(
                 f"{plan.folder}: already at iteration {progress.step}, nothing left to train"
             )
         run = _run(plan, learner, world)
+        if plan.config.schedule.minutes is not None:
+            run = replace(run, replanned=Replanner(plan, command=command))
         with stop_flag() as stop:
             run_loop(run, progress, stop_at=plan.stop_at, stop=stop, listener=listener)
     return _fitted(plan, progress)
+
+
+@final
+class Replanner:
+    """Gives a run another schedule, and says so in its folder."""
+
+    def __init__(self, plan: Plan, *, command: str) -> None:
+        self._plan, self._command = plan, command
+        self.config = plan.config
+
+    def __call__(self, run: Run, change: Refit) -> Run:
+        """The same run, whatever is yet to come moved: drops, warm-ups, the teacher, the end."""
+        config = self.config
+        losses, distillation = config.losses, config.distillation
+        self.config = config = config.changed(
+            schedule=change.schedule(config.schedule),
+            losses=losses.changed(warmup_iterations=change.moved(losses.warmup_iterations)),
+            distillation=distillation.changed(start=change.moved(distillation.start)),
+        )
+        if run.world.is_main:
+            start_folder(run.folder, config, self._plan.train, command=self._command)
+        learner = replace(
+            run.learner,
+            learning_rate=LearningRate(
+                base=run.learner.learning_rate.base, schedule=config.schedule
+            ),
+            rules=build.step_rules(config),
+        )
+        if learner.teacher is not None:
+            learner.teacher.replan(build.pseudo_rules(config), config.schedule.iterations)
+        return replace(run, learner=learner, about=about(config, self._plan.train))
 
 
 def _run(plan: Plan, learner: Learner, world: World) -> Run:

@@ -45,6 +45,8 @@ class Facts:
     """(rows, columns) of every depth map, over the whole image."""
     filled_boxes: int = 0
     """Boxes whose mask is the box itself, as exporters write it where there is none."""
+    depth_warning: str | None = None
+    """What depthgen said of its depth model and these images; None: nothing."""
 
     @property
     def images(self) -> int:
@@ -151,9 +153,14 @@ def read_facts(store: Store) -> Facts:
         image_index=np.concatenate([np.zeros(0, np.int64), *index]),
         images_without_depth=int((~store.depth_valid).sum()),
         depth_grid=store.attributes.depth.grid,
+        depth_warning=_text(store.attributes.generator.get("warning")),
         masks=shapes,
         filled_boxes=filled,
     )
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
 
 
 def _fills(mask: dict[str, Any] | None, box_xyxy: Float32[np.ndarray, "4"]) -> bool | None:

@@ -12,11 +12,15 @@ from boxdepth.trainer.data.augment import resize_shape
 from boxdepth.trainer.data.categories import differences, listed, shown
 from boxdepth.trainer.geometry.grid import padded_size
 from boxdepth.trainer.runs.auto.facts import Facts, in_tiles
-from boxdepth.trainer.structures import FPN_STRIDES, GroundTruth
+from boxdepth.trainer.structures import FPN_STRIDES, MASK_FEATURE_STRIDE, GroundTruth
 from boxdepth.trainer.targets.assign import assign_targets
 
 LOOKED_AT = 2000
 """Images whose boxes are put on the pyramid; of larger sets, that many evenly spread ones."""
+SHAPELESS = 3 * MASK_FEATURE_STRIDE
+"""Pixels of the input; masks of shorter boxes were worse than filled boxes (docs/lab-log.md)."""
+FEW_COARSE = 0.1
+"""Share of such boxes that is not worth a word."""
 FEW_BOXES = 10
 """Of a class: fewer can't be learnt."""
 
@@ -205,7 +209,8 @@ def _repeated_boxes(facts: Facts) -> int:
 
 def _size(train: Facts, config: RunConfig) -> Iterator[Finding]:
     tiling = config.data.augmentation.tiling
-    unseen = unseen_boxes(train if tiling is None else in_tiles(train, tiling), config)
+    seen = train if tiling is None else in_tiles(train, tiling)
+    unseen = unseen_boxes(seen, config)
     if unseen.any():
         what = "boxes" if tiling is None else "boxes (and parts of boxes, in tiles)"
         share = f"{int(unseen.sum())} of the {len(unseen)} {what} looked at"
@@ -214,4 +219,13 @@ def _size(train: Facts, config: RunConfig) -> Iterator[Finding]:
             text=f"{share} are too small, or lie too close, for any location at this input size: "
             "nothing is learnt from them; a larger input sees more (--set "
             "data.augmentation.short_sides=[...] --set inference.short_side=...)",
+        )
+    sides = seen.long_sides() / seen.image_short_sides() * config.inference.short_side
+    coarse = sides < SHAPELESS
+    if coarse.mean() > FEW_COARSE:
+        yield Finding(
+            kind="coarse_boxes",
+            text=f"{int(coarse.sum())} of {len(coarse)} boxes are shorter than {SHAPELESS} px in "
+            f"the input ({config.inference.short_side} px): a mask is drawn in cells of "
+            f"{MASK_FEATURE_STRIDE} px, so expect theirs to be no better than the box itself",
         )

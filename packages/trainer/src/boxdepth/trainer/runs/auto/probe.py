@@ -54,7 +54,7 @@ def probe(config: RunConfig, dataset: TrainingSet, device: torch.device) -> Prob
         DoesNotFitError: one image a pass takes more than there is.
     """
     learner = build.build_learner(config, device, World())
-    size, memory = config.data.batch_size, _memory(device)
+    size, memory = config.data.batch_size, memory_of(device)
     samples = _fullest(dataset, size)
     need = _need_on_cpu(learner, dataset, samples[0], config) if device.type == "cpu" else None
     for accumulate in _divisors(size):
@@ -132,7 +132,8 @@ def _need_on_cpu(
     return lambda images: before + growth * images
 
 
-def _memory(device: torch.device) -> int:
+def memory_of(device: torch.device) -> int:
+    """Bytes: free ones of a GPU, all that the machine has on a CPU."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free)

@@ -17,7 +17,7 @@ from boxdepth.trainer.runs.auto.backbones import BackboneChoice, choose_backbone
 from boxdepth.trainer.runs.auto.facts import duplicate_images, read_facts
 from boxdepth.trainer.runs.auto.findings import Finding, find_problems
 from boxdepth.trainer.runs.auto.picker import Machine, Reason, pick, pick_tiling
-from boxdepth.trainer.runs.auto.probe import Probe, probe
+from boxdepth.trainer.runs.auto.probe import Probe, memory_of, probe
 
 WEIGHTS = "model.backbone.weights="
 TILES = ("data.augmentation.tile=", "data.augmentation.overlap=")
@@ -60,13 +60,16 @@ class Recipe:
     reasons: tuple[Reason, ...]
     findings: tuple[Finding, ...]
     measured: Probe
+    measured_at: int
+    """Short side of the input that it was measured with."""
     missing_weights: str | None
     """What to do for the backbone's weights, where they are not on this machine."""
 
     @property
     def seconds(self) -> float:
         """To the end of the training, as one step was measured; evaluations come on top."""
-        return self.config.schedule.iterations * self.measured.seconds_per_step
+        share = (self.config.inference.short_side / self.measured_at) ** 2
+        return self.config.schedule.iterations * self.measured.seconds_per_step * share
 
     def to_json(self) -> dict[str, Any]:
         """The choices, what is wrong with the data, and what a step takes."""
@@ -98,7 +101,7 @@ def make_recipe(train: Path, val: Path | None, *, device: torch.device, wishes: 
     if not facts.boxes:
         raise DataError(f"{train}: no image with a usable box: nothing to learn from")
     backbone = _backbone(wishes.settings, on_cpu=device.type == "cpu")
-    machine = Machine(device=device.type, minutes=wishes.minutes)
+    machine = Machine(device=device.type, minutes=wishes.minutes, memory_bytes=memory_of(device))
     has_val = val_store is not None and len(val_store) > 0
 
     tiling = _wished_tiling(wishes.settings) or pick_tiling(facts, machine)
@@ -112,9 +115,14 @@ def make_recipe(train: Path, val: Path | None, *, device: torch.device, wishes: 
 
     config, reasons = chosen(machine)
     config = build.with_classes(config, len(facts.categories))
+    measured_at = config.inference.short_side
     measured = probe(config, build.training_set(config, train), device)
     if wishes.minutes is not None:
-        timed = replace(machine, seconds_per_step=measured.seconds_per_step)
+        timed = replace(
+            machine,
+            seconds_per_step=measured.seconds_per_step,
+            measured_at=measured_at,
+        )
         config, reasons = chosen(timed)
     config = config.changed(data=config.data.changed(accumulate=measured.accumulate))
     val_facts = read_facts(val_store) if val_store is not None else None
@@ -124,6 +132,7 @@ def make_recipe(train: Path, val: Path | None, *, device: torch.device, wishes: 
         reasons=reasons,
         findings=tuple(find_problems(facts, val_facts, config, twice=twice)),
         measured=measured,
+        measured_at=measured_at,
         missing_weights=backbone.missing,
     )
 
