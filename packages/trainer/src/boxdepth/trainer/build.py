@@ -70,9 +70,7 @@ def build_model(model: config.Model) -> CondInst:
         pixel_mean=model.backbone.pixel_mean,
         pixel_std=model.backbone.pixel_std,
         bgr=model.backbone.bgr,
-        feature_cache=FeatureCache(model.backbone.cache_mb << 20)
-        if model.backbone.keeps_features
-        else None,
+        feature_cache=FeatureCache.of(model.backbone.kept_bytes),
     )
 
 

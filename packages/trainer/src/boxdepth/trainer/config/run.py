@@ -49,9 +49,9 @@ class Backbone(Settings):
     none. Pays where each image is seen many times at one size."""
 
     @property
-    def keeps_features(self) -> bool:
-        """Whether there are features to keep, and memory for them."""
-        return self.cache_mb > 0 and self.frozen_stages >= EVERY_STAGE
+    def kept_bytes(self) -> int:
+        """Of features of training images: those of a backbone that learns are never kept."""
+        return self.cache_mb << 20 if self.frozen_stages >= EVERY_STAGE else 0
 
 
 class FcosHead(Assignment):

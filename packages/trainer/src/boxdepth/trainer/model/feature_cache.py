@@ -31,6 +31,11 @@ class FeatureCache:
         self.bytes = 0
         self._kept: dict[bytes, Features] = {}
 
+    @classmethod
+    def of(cls, limit_bytes: int) -> "FeatureCache | None":
+        """A cache of so many bytes; None where nothing may be kept."""
+        return cls(limit_bytes) if limit_bytes else None
+
     def __len__(self) -> int:
         return len(self._kept)
 
