@@ -23,8 +23,8 @@ PLAIN_SECONDS = 15.0
 class RunDisplay:
     """Listens to a run and shows it."""
 
-    def __init__(self, console: Console, *, name: str, stop: int, live: bool) -> None:
-        self._console, self._stop = console, stop
+    def __init__(self, console: Console, *, name: str, stop: int, moves: bool, live: bool) -> None:
+        self._console, self._stop, self._moves = console, stop, moves
         self._totals: list[float] = []
         self._numbers: Mapping[str, float] = {}
         self._said = 0.0
@@ -65,6 +65,9 @@ class RunDisplay:
         """New means: redraw them, or print a line now and then."""
         self._numbers = numbers
         self._totals.append(numbers.get("total_loss", float("nan")))
+        if self._moves:  # the end of a run that has to end in time
+            self._stop = int(numbers.get("iterations_planned", self._stop))
+            self._bar.update(self._task, total=self._stop)
         if self._live is not None:
             speed = f"{numbers['images_per_second']:.1f} img/s"
             self._bar.update(self._task, completed=step, speed=speed)

@@ -131,8 +131,9 @@ def _train(plan: "Plan", device: "torch.device", *, silent: bool) -> "Fitted":
     from boxdepth.trainer.cli.console import RunDisplay
     from boxdepth.trainer.runs import train
 
-    live = interactive() and not silent
-    with RunDisplay(console, name=plan.config.name, stop=plan.stop_at, live=live) as display:
+    live, moves = interactive() and not silent, plan.stop_at == plan.config.schedule.iterations
+    name, stop = plan.config.name, plan.stop_at
+    with RunDisplay(console, name=name, stop=stop, moves=moves, live=live) as display:
         command = shlex.join(["trainer", *sys.argv[1:]])
         return train(plan, device=device, listener=display, command=command)
 

@@ -4,7 +4,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from boxdepth.trainer.cli import options
@@ -128,7 +128,5 @@ def _show_health(found: "RunSummary") -> None:
 
 
 def _table(*columns: str) -> Table:
-    table = Table(box=None, header_style="bold", padding=(0, 2))
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
+    headed = (Column(name, overflow="fold") for name in columns)
+    return Table(*headed, box=None, header_style="bold", padding=(0, 2))
