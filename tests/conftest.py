@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 from tests.browser import browser, open_page
 from typeguard import check_type
@@ -24,6 +25,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Started with `&` by a script, Ctrl-C is ignored, here and in every command that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A machine may be busy: nothing is a fault because it took long.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 PACKAGES = ("boxdepth.depthgen", "boxdepth.trainer", "boxdepth.evaluate")
 

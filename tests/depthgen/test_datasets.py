@@ -328,7 +328,7 @@ def test_hidden_files_are_no_cityscapes_images(tmp_path: Path) -> None:
     assert len(read_cityscapes(root, split="train").records) == 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.floats(0, 1))
 def test_run_lengths_are_read_as_the_library_writes_them(seed: int, share: float) -> None:
     mask = np.random.default_rng(seed).random((9, 7)) < share
@@ -342,7 +342,7 @@ def test_run_lengths_are_read_as_the_library_writes_them(seed: int, share: float
     assert run_length_mask(plain, height=9, width=7) == expected
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.one_of(st.text(max_size=12), st.lists(st.integers(-5, 99), max_size=6)))
 def test_malformed_run_lengths_never_reach_the_library(counts: object) -> None:
     try:

@@ -159,7 +159,7 @@ def test_depth_without_information_is_marked_invalid(tmp_path: Path, useless: np
     assert not store.inverse_depth(1).any()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.integers(0, 2**32 - 1),
     st.sampled_from([8, 12, 16]),

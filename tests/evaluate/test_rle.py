@@ -24,7 +24,7 @@ def measured(strings: list[bytes], pixels: list[int]) -> tuple[list[bool], list[
 
 
 @given(st.lists(MASKS, min_size=1, max_size=6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_masks_measure_and_decode_as_pycocotools_has_them(masks: list[np.ndarray]) -> None:
     strings = [encoded(mask) for mask in masks]
     good, areas = measured(strings, [mask.size for mask in masks])
@@ -37,7 +37,7 @@ def test_masks_measure_and_decode_as_pycocotools_has_them(masks: list[np.ndarray
 
 
 @given(MASKS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_encoding_writes_pycocotools_bytes(mask: np.ndarray) -> None:
     assert rle.encode(rle.from_mask(mask)) == encoded(mask)
 
@@ -57,7 +57,7 @@ def is_canonical(string: bytes, pixels: int) -> bool:
 
 
 @given(st.lists(st.binary(max_size=12) | MASKS.map(encoded), min_size=1, max_size=6), st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_what_is_accepted_is_canonical_and_what_pycocotools_sees(strings, data) -> None:
     runs = [rle.decode(string) or [1] for string in strings]
     pixels = [max(1, sum(r) + data.draw(st.sampled_from([0, 0, 0, 1]))) for r in runs]

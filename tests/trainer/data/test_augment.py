@@ -91,7 +91,7 @@ def test_depth_is_not_rounded() -> None:
     assert 0 <= depth.min() <= depth.max() <= 255
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     grid=st.tuples(st.integers(1, 70), st.integers(1, 70)),
     new=st.tuples(st.integers(1, 150), st.integers(1, 150)),

@@ -18,7 +18,7 @@ from boxdepth.trainer.structures import Batch, Sample
 OPTIONS = Data(augmentation=Augmentation(short_sides=(48, 64), max_size=128), bottom_rows_removed=0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     samples=st.integers(1, 40),
     batch_size=st.integers(1, 9),

@@ -72,7 +72,7 @@ def test_a_part_counts_where_enough_of_it_is_seen_and_its_cut_sides_are_known() 
     st.integers(64, 300), st.integers(64, 300), st.sampled_from([(64, 0), (64, 16), (80, 39)]),
     st.integers(0, 10_000),
 )  # fmt: skip
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_box_has_a_part_in_some_tile(
     height: int, width: int, tiles: tuple[int, int], seed: int
 ) -> None:

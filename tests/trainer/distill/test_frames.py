@@ -13,7 +13,7 @@ SIZES = st.integers(20, 120)
 
 
 class TestMasks:
-    @settings(deadline=None, max_examples=30)
+    @settings(max_examples=30)
     @given(teacher=st.tuples(SIZES, SIZES), student=st.tuples(SIZES, SIZES))
     def test_equal_two_resizes_a_crop_and_a_subsampling(
         self, teacher: tuple[int, int], student: tuple[int, int]

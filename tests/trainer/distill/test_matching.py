@@ -159,7 +159,7 @@ class TestDepthScores:
 
 
 class TestMatch:
-    @settings(deadline=None, max_examples=50)
+    @settings(max_examples=50)
     @given(g=st.integers(0, 4), p=st.integers(0, 4), seed=st.integers(0, 1000))
     def test_is_the_best_of_all_matchings(self, g: int, p: int, seed: int) -> None:
         scores = torch.rand((g, p), generator=torch.Generator().manual_seed(seed))

@@ -30,7 +30,7 @@ def test_aligned_upsampling_by_two_of_the_worked_example() -> None:
 
 
 @given(st.integers(1, 5), st.integers(1, 6), st.sampled_from([1, 2, 3, 4, 8]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_aligned_upsampling_reads_where_the_formula_says(
     height: int, width: int, factor: int
 ) -> None:
@@ -60,7 +60,7 @@ def test_pooling_of_the_worked_example() -> None:
 
 
 @given(st.integers(2, 12), st.integers(1, 48), st.integers(1, 60))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_mask_resize_is_upsampling_cut_and_resize_in_one(
     cells: int, size: int, new_size: int
 ) -> None:

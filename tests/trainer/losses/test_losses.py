@@ -109,7 +109,7 @@ def slow_pairwise(
 
 
 @given(st.integers(0, 99), st.sampled_from([(3, 1), (3, 2), (5, 1)]))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_pairwise_sums_equal_the_slow_loop(seed: int, window: tuple[int, int]) -> None:
     random = np.random.default_rng(seed)
     kernel, dilation = window
@@ -287,7 +287,7 @@ def test_projection_gradient_reaches_one_cell_a_line() -> None:
 
 
 @given(st.integers(0, 50))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_dice_lies_between_zero_and_one(seed: int) -> None:
     torch.manual_seed(seed)
     losses = dice_losses(torch.rand(3, 20), (torch.rand(3, 20) > 0.5).float())

@@ -186,7 +186,7 @@ def test_boxes_are_clipped_to_the_original_image() -> None:
     st.integers(0, 3),
     st.integers(0, 3),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_encoding_a_part_is_encoding_the_whole_mask(
     part: np.ndarray, top: int, left: int, below: int, right: int
 ) -> None:
@@ -222,7 +222,7 @@ SIDE = st.floats(0, 40, width=32)
     npst.arrays(bool, npst.array_shapes(min_dims=2, max_dims=2, min_side=0, max_side=9)),
     st.integers(0, 20), st.integers(0, 20), st.tuples(SIDE, SIDE, SIDE, SIDE),
 )  # fmt: skip
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_mask_cut_to_a_box_keeps_what_touches_the_box(
     part: np.ndarray, top: int, left: int, corners: tuple[float, float, float, float]
 ) -> None:

@@ -51,7 +51,7 @@ def slow_assignment(box: list[float], stride: int, low: float, high: float) -> s
     st.floats(1, 36, width=32),
     st.floats(1, 24, width=32),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_locations_of_one_box_equal_the_slow_loop(x: float, y: float, w: float, h: float) -> None:
     box = [x, y, x + w, y + h]
     targets = assign([box])
