@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
+from scipy import ndimage
 
 from boxdepth.trainer.predict.overlay import distinct_instances, draw_overlay
 from boxdepth.trainer.predict.results import Instances
@@ -60,3 +61,32 @@ def test_nothing_found_leaves_the_picture_as_it_is(grey: np.ndarray) -> None:
 def test_a_label_at_the_border_stays_inside(grey: np.ndarray) -> None:
     found = instances((0, 0, 12, 10), (70, 0, 80, 8), (0, 50, 80, 60), scores=(0.9, 0.8, 0.7))
     assert draw_overlay(grey, found, ["a very long category name"]).shape == (480, 640, 3)
+
+
+def test_a_mask_has_a_fill_a_line_and_a_shadow_wherever_it_lies() -> None:
+    """Against the definition on the whole picture; masks at the border and inside of it."""
+    side, thickness = 480, 2
+    rng = np.random.default_rng(0)
+    rgb = rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
+    for top, left in ((0, 0), (150, 30), (240, 220)):
+        mask = np.zeros((side, side), dtype=np.uint8)
+        mask[top : top + 60, left : left + 90] = ndimage.binary_opening(rng.random((60, 90)) < 0.9)
+        text = coco_mask.encode(np.asfortranarray(mask))["counts"].decode()
+        one = Instances(
+            boxes_xyxy=np.array([[470, 470, 478, 478]], dtype=np.float32),  # and its label: far off
+            scores=np.ones(1, dtype=np.float32),
+            labels=np.zeros(1, dtype=np.int64),
+            masks=({"size": [side, side], "counts": text},),
+            size=(side, side),
+        )
+        drawn = draw_overlay(rgb, one, ["a"]).astype(float)[:400, :400]
+        inner = ndimage.binary_erosion(mask, iterations=thickness)
+        shadow = ndimage.binary_dilation(mask) & (mask == 0)
+        line = (mask == 1) & ~inner
+        color = drawn[line[:400, :400]][0]
+        expected = rgb.astype(float)
+        expected[inner] += 0.42 * (color - expected[inner])
+        expected[line] = color
+        expected[shadow] *= 0.45
+        assert mask.any()
+        assert np.abs(drawn - expected[:400, :400]).max() <= 0.5 + 1e-4

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pycocotools import mask as coco_mask
 from scipy.ndimage import binary_dilation, binary_erosion
 
-from boxdepth.trainer.predict.results import Instances
+from boxdepth.trainer.predict.results import Instances, Rle
 
 MIN_SIDE = 480
 """Smaller images are enlarged, so that text and outlines stay thin against what they mark."""
@@ -17,6 +17,8 @@ FILL = 0.42
 """Opacity of a mask."""
 SAME_THING = 0.5
 """Two masks of a larger IoU show one thing."""
+MARGIN = 4
+"""Pixels around a mask that enlarging it and its outline reach into."""
 GOLDEN_ANGLE = 0.381966
 """Successive hues this far apart stay distinct however many there are."""
 
@@ -37,11 +39,13 @@ def draw_overlay(
     width, height = rgb.shape[1] * factor, rgb.shape[0] * factor
     canvas = Image.fromarray(rgb).resize((width, height), Image.Resampling.LANCZOS)
     shown = distinct_instances(instances, min_score=min_score)
-    masks = {i: _enlarged(_decoded(instances, i), factor) for i in shown}
-    shown.sort(key=lambda i: -int(masks[i].sum()))
+    parts = {i: _part(instances.masks[i], factor) for i in shown}
+    shown.sort(key=lambda i: -int(parts[i][0].sum()))
     pixels = np.asarray(canvas).astype(np.float32)
+    thickness = max(1, round(min(width, height) / 300))
     for i in shown:
-        _paint(pixels, masks[i], _color(i), thickness=max(1, round(min(width, height) / 300)))
+        mask, place = parts[i]
+        _paint(pixels[place], mask, _color(i), thickness=thickness)
     canvas = Image.fromarray(pixels.round().astype(np.uint8))
     draw = ImageDraw.Draw(canvas, "RGBA")
     for i in shown:
@@ -54,24 +58,29 @@ def draw_overlay(
 def distinct_instances(instances: Instances, *, min_score: float) -> list[int]:
     """Instances of at least ``min_score``, best first, without what a better one covers already."""
     chosen: list[int] = []
-    masks: list[Bool[np.ndarray, "h w"]] = []
+    low, extent = np.split(coco_mask.toBbox(list(instances.masks)).reshape(-1, 4), 2, axis=1)
+    high = low + extent
     for i in np.argsort(-instances.scores, kind="stable").tolist():
         if instances.scores[i] < min_score:
             break
-        mask = _decoded(instances, i)
-        if all(_iou(mask, other) <= SAME_THING for other in masks):
+        meets = (np.minimum(high[chosen], high[i]) > np.maximum(low[chosen], low[i])).all(axis=1)
+        others = [instances.masks[chosen[k]] for k in np.flatnonzero(meets)]
+        overlaps = coco_mask.iou([instances.masks[i]], others, [0] * len(others)) if others else ()
+        if np.max(overlaps, initial=0.0) <= SAME_THING:
             chosen.append(i)
-            masks.append(mask)
     return chosen
 
 
-def _iou(a: Bool[np.ndarray, "h w"], b: Bool[np.ndarray, "h w"]) -> float:
-    return float((a & b).sum()) / max(int((a | b).sum()), 1)
-
-
-def _decoded(instances: Instances, index: int) -> Bool[np.ndarray, "h w"]:
-    mask: np.ndarray = coco_mask.decode(instances.masks[index])
-    return mask.astype(bool)
+def _part(mask: Rle, factor: int) -> tuple[Bool[np.ndarray, "hp wp"], tuple[slice, slice]]:
+    """The part of a mask that is not empty, with a margin, and where it lies; both enlarged."""
+    x, y, width, height = (int(value) for value in coco_mask.toBbox(mask).tolist())
+    rows, columns = (
+        (max(start - MARGIN, 0), min(start + length + MARGIN, side))
+        for start, length, side in zip((y, x), (height, width), mask["size"], strict=True)
+    )
+    part = coco_mask.decode(mask)[slice(*rows), slice(*columns)].astype(bool)
+    place = tuple(slice(factor * start, factor * end) for start, end in (rows, columns))
+    return _enlarged(part, factor), (place[0], place[1])
 
 
 def _enlarged(mask: Bool[np.ndarray, "h w"], factor: int) -> Bool[np.ndarray, "ho wo"]:
