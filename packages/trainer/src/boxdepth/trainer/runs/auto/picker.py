@@ -10,6 +10,7 @@ from boxdepth.trainer.config import FcosHead, Inference, MaskBranch, Model, RunC
 from boxdepth.trainer.config.run import EVERY_STAGE
 from boxdepth.trainer.config.settings import Supervision
 from boxdepth.trainer.criterion.rules import Losses
+from boxdepth.trainer.data.categories import counted
 from boxdepth.trainer.data.rules import Augmentation, Data
 from boxdepth.trainer.distill.rules import Distillation
 from boxdepth.trainer.engine.rules import Checkpoints, Optimizer
@@ -358,7 +359,7 @@ def _losses(
             value=f"{schedule.warmup_iterations} and {warm} steps",
             why="learning rate 6 %, colour and depth pairs 20 % of the run, as long runs have",
         ),
-        Reason(what="pairs", value=f"{pairs.dilation} cells apart", why=why),
+        Reason(what="pairs", value=f"{counted(pairs.dilation, 'cell')} apart", why=why),
     )
 
 
