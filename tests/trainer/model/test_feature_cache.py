@@ -1,5 +1,7 @@
 """Features of a frozen backbone are computed once for the same pixels, and are those it has."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor
@@ -109,3 +111,13 @@ def test_what_learns_still_gets_its_gradients(networks) -> None:
 def test_a_backbone_that_learns_keeps_nothing() -> None:
     learning = FROZEN.backbone.changed(frozen_stages=4)
     assert build_model(FROZEN.changed(backbone=learning)).feature_cache is None
+
+
+def test_a_copy_of_the_network_brings_no_features_along(networks) -> None:
+    """A teacher begins as a copy of its student: what is kept must not stand in memory twice."""
+    _, keeping = networks
+    keeping(images(), SIZES)
+    assert keeping.feature_cache.bytes > 0
+    teacher = copy.deepcopy(keeping)
+    assert (len(teacher.feature_cache), teacher.feature_cache.bytes) == (0, 0)
+    assert teacher.feature_cache.limit_bytes == keeping.feature_cache.limit_bytes

@@ -178,8 +178,11 @@ def _in_time(
     schedule = run.learner.learning_rate.schedule
     if run.replanned is None or schedule.minutes is None:
         return run, stop_at
-    clock = torch.tensor(progress.seconds, device=run.learner.device)
-    seen = pace.look(schedule, progress.step, lambda: float(mean_over_ranks(clock)))
+
+    def clock() -> float:  # asked now and then: a device has to be waited for
+        return float(mean_over_ranks(torch.tensor(progress.seconds, device=run.learner.device)))
+
+    seen = pace.look(schedule, progress.step, clock)
     if seen is None:
         return run, stop_at
     seconds, change = seen

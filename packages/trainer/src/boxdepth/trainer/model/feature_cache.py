@@ -36,6 +36,10 @@ class FeatureCache:
         """A cache of so many bytes; None where nothing may be kept."""
         return cls(limit_bytes) if limit_bytes else None
 
+    def __deepcopy__(self, memo: object) -> "FeatureCache":
+        """An empty one: a teacher is a copy of its student, and what it sees is not kept."""
+        return FeatureCache(self.limit_bytes)
+
     def __len__(self) -> int:
         return len(self._kept)
 
