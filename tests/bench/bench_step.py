@@ -131,7 +131,7 @@ def make_batch(recipe: ModuleType, height: int, width: int, images: int = 2) -> 
         boxes_xyxy=boxes_xyxy,
         labels=torch.from_numpy(np.concatenate(labels)),
         image_index=torch.arange(images).repeat_interleave(8),
-        centers_xy=raster_centers(boxes_xyxy),
+        centers_xy=torch.from_numpy(raster_centers(boxes_xyxy.numpy())),
         masks=None,
         has_mask=torch.zeros(8 * images, dtype=torch.bool),
         image_ids=tuple(range(images)),

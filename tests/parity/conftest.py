@@ -218,4 +218,4 @@ def centers_within(boxes_xyxy: Tensor, size: tuple[int, int]) -> Tensor:
     inside = boxes_xyxy.clone()
     inside[:, 2] = inside[:, 2].clamp(max=size[1] - 1)
     inside[:, 3] = inside[:, 3].clamp(max=size[0] - 1)
-    return raster_centers(inside)
+    return torch.from_numpy(raster_centers(inside.numpy()))

@@ -140,7 +140,7 @@ def test_clipped_boxes_keep_their_order() -> None:
 
 
 def test_raster_center_ends_with_the_image() -> None:
-    box = torch.tensor([[10.0, 4.0, 32.0, 9.5]])
+    box = np.array([[10.0, 4.0, 32.0, 9.5]], np.float32)
     assert raster_centers(box).tolist() == [[21.0, 6.5]]
 
 

@@ -19,6 +19,10 @@ EMPTY: Final = (1 << 64) - 1
 
 _CRC_BYTES: Final = 4
 
+# As zarr sets it wherever it is loaded: one chunk is too little work for blosc's own threads, which
+# make a read a quarter slower, and readers run in threads and processes of their own anyway.
+blosc.use_threads = False
+
 
 def strip_crc32c(data: bytes, *, where: str) -> bytes:
     """Check and remove the checksum that zarr's ``crc32c`` codec appends.

@@ -60,9 +60,12 @@ def _padded(
     images: Sequence[UInt8[torch.Tensor, "3 _ _"]], *, height: int, width: int
 ) -> UInt8[torch.Tensor, "b 3 h w"]:
     """Channels last in memory, as samples and networks have them: nothing is ever turned."""
-    padded = np.zeros((len(images), height, width, 3), dtype=np.uint8)
+    padded = np.empty((len(images), height, width, 3), dtype=np.uint8)
     for out, image in zip(padded, images, strict=True):
-        out[: image.shape[1], : image.shape[2]] = image.permute(1, 2, 0).numpy()
+        h, w = image.shape[1:]
+        out[:h, :w] = image.permute(1, 2, 0).numpy()
+        out[:h, w:] = 0
+        out[h:] = 0
     return torch.from_numpy(padded).permute(0, 3, 1, 2)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple, final
 
 import numpy as np
@@ -36,7 +37,7 @@ class SampleKey(NamedTuple):
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class BatchOrder:
     """The endless sequence of batches: epoch after epoch, each sample exactly once in each.
 
@@ -53,32 +54,33 @@ class BatchOrder:
         """The samples of batch number ``batch`` (0-based)."""
         if self.landscape is None:
             first = batch * self.batch_size
-            return tuple(self._key(first + k) for k in range(self.batch_size))
+            return tuple(self.key(first + k) for k in range(self.batch_size))
         length = min(MAX_BLOCK, max(self.samples // self.batch_size, 1))
         block, number = divmod(batch, length)
-        first = block * length * self.batch_size
-        keys = [self._key(first + k) for k in range(length * self.batch_size)]
-        by_aspect = sorted(keys, key=lambda key: bool(self.landscape[key.sample]))  # type: ignore[index]
-        shuffled = np.random.default_rng([self.seed, ORDER_STREAM, 1, block]).permutation(length)
-        start = int(shuffled[number]) * self.batch_size
-        return tuple(by_aspect[start : start + self.batch_size])
+        return _block(self, block, length)[number]
 
-    def _key(self, position: int) -> SampleKey:
+    def key(self, position: int) -> SampleKey:
+        """The sample at a place of the endless sequence."""
         epoch, place = divmod(position, self.samples)
         return SampleKey(epoch, int(_permutation(self.seed, epoch, self.samples)[place]))
 
 
-_recent: dict[tuple[int, int, int], Int64[np.ndarray, " n"]] = {}
-
-
+@lru_cache(maxsize=4)  # an epoch's border and the threads that load ahead need the neighbours
 def _permutation(seed: int, epoch: int, samples: int) -> Int64[np.ndarray, " n"]:
-    """The order of an epoch; the last few are remembered."""
-    key = (seed, epoch, samples)
-    if key not in _recent:
-        for old in list(_recent)[:-3]:
-            _recent.pop(old, None)
-        _recent[key] = np.random.default_rng([seed, ORDER_STREAM, 0, epoch]).permutation(samples)
-    return _recent[key]
+    """The order of an epoch."""
+    return np.random.default_rng([seed, ORDER_STREAM, 0, epoch]).permutation(samples)
+
+
+@lru_cache(maxsize=4)
+def _block(order: BatchOrder, block: int, length: int) -> tuple[tuple[SampleKey, ...], ...]:
+    """The ``length`` batches of a block, equal aspects together, in an order of their own."""
+    size, landscape = order.batch_size, order.landscape
+    assert landscape is not None
+    first = block * length * size
+    keys = [order.key(first + k) for k in range(length * size)]
+    by_aspect = sorted(keys, key=lambda key: bool(landscape[key.sample]))
+    shuffled = np.random.default_rng([order.seed, ORDER_STREAM, 1, block]).permutation(length)
+    return tuple(tuple(by_aspect[n * size : (n + 1) * size]) for n in shuffled.tolist())
 
 
 def load_batch(dataset: TrainingSet, keys: tuple[SampleKey, ...]) -> Batch:

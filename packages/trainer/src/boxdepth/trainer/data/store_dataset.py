@@ -222,10 +222,12 @@ class TrainingSet:
         if self._depth == "pixels":
             values = transform_inverse_depth(stored, geometry)
             return _MovedDepth(values=_tensor(values[None]), stride=1, steps=None)
+        # Turned in memory, which is well here: the batch they are copied into is not.
+        steps = cell_steps(stored, geometry) if self._depth == "steps" else None
         return _MovedDepth(
-            values=_tensor(cell_means(stored, geometry)[None]),
+            values=torch.from_numpy(cell_means(stored, geometry)[None]),
             stride=MASK_STRIDE,
-            steps=_tensor(cell_steps(stored, geometry)) if self._depth == "steps" else None,
+            steps=None if steps is None else torch.from_numpy(steps),
         )
 
     def _seen_depth(
@@ -257,7 +259,7 @@ class TrainingSet:
         geometry: Geometry,
         window: Window,
     ) -> "_MaskSupervision":
-        centers = raster_centers(torch.from_numpy(boxes_xyxy)).numpy()
+        centers = raster_centers(boxes_xyxy)
         has_mask = np.zeros(len(boxes_xyxy), dtype=bool)
         if self._settings.supervision == "boxes":
             return _MaskSupervision(masks=None, has_mask=has_mask, centers_xy=centers)

@@ -1,7 +1,8 @@
 """Axis-aligned boxes, xyxy in pixels, and what they cover on a coarser grid."""
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Float32
 from torch import Tensor
 
 
@@ -10,16 +11,16 @@ def box_areas(boxes_xyxy: Float[Tensor, "n 4"]) -> Float[Tensor, " n"]:
     return (boxes_xyxy[:, 2] - boxes_xyxy[:, 0]) * (boxes_xyxy[:, 3] - boxes_xyxy[:, 1])
 
 
-def raster_centers(boxes_xyxy: Float[Tensor, "n 4"]) -> Float[Tensor, "n 2"]:
+def raster_centers(boxes_xyxy: Float32[np.ndarray, "n 4"]) -> Float32[np.ndarray, "n 2"]:
     """(x, y) centroid of the pixels int(x1)..int(x2 + 1) - 1, int(y1)..int(y2 + 1) - 1.
 
     Up to half a pixel off the box's middle, enough to change FCOS labels (condinst.md 2.1).  The
     pixels are counted as if the input never ended, half a pixel's difference for a box that
     touches the border of an unpadded side.
     """
-    first = boxes_xyxy[:, :2].trunc()
-    end = (boxes_xyxy[:, 2:] + 1).trunc()
-    return (first + end - 1) / 2
+    first, end = np.trunc(boxes_xyxy[:, :2]), np.trunc(boxes_xyxy[:, 2:] + np.float32(1))
+    centers: Float32[np.ndarray, "n 2"] = (first + end - np.float32(1)) / np.float32(2)
+    return centers
 
 
 def ltrb_to_boxes(
