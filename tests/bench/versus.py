@@ -92,6 +92,12 @@ def inference(options: argparse.Namespace) -> Iterator[dict[str, float]]:
 
     learner, data, run = learner_of(options)
     model, spec = learner.model.eval(), inference_spec(run)
+    try:  # as `trainer predict` makes it of a checkpoint
+        from boxdepth.trainer.model.folded import absorb_norms
+
+        absorb_norms(model)
+    except ImportError:  # in trees of before
+        model = model.to(memory_format=torch.contiguous_format)
     torch.nn.init.normal_(model.head.class_logits.weight, std=0.3)  # detections to cut out
     torch.nn.init.constant_(model.head.ltrb.bias, 1.5)
     pictures = [Picture(rgb=data.store.image(row)) for row in range(min(len(data.store), 16))]

@@ -17,7 +17,7 @@ from boxdepth.trainer.model.dynamic_mask_head import (
     mask_outputs,
     split_params,
 )
-from boxdepth.trainer.model.folded import FoldedConv
+from boxdepth.trainer.model.folded import DoneNorm, FoldedConv, absorb_norms
 from boxdepth.trainer.structures import Positives
 
 TINY = config.Model(
@@ -354,9 +354,8 @@ def test_controller_must_fit_the_mask_head(tiny: CondInst) -> None:
         )
 
 
-@pytest.mark.parametrize("name", ["resnet50", "resnet18", "resnet50d"])
-def test_folded_norms_are_the_norms(name: str) -> None:
-    """Outputs and gradients in double precision, and every parameter under its own name."""
+def _with_frozen_norms(name: str) -> tuple[Backbone, Backbone]:
+    """In double precision, of random statistics: folded, and the plain form of the same."""
     torch.manual_seed(0)
     size = {"channels": (8, 8, 16, 16), "stem_width": 4} if name != "resnet18" else {}
     folded = build_backbone(name=name, frozen_stages=1, frozen_norm=True, extra=size).double()
@@ -368,7 +367,13 @@ def test_folded_norms_are_the_norms(name: str) -> None:
     plain = build_backbone(name=name, frozen_stages=1, extra=size).double()
     assert plain.state_dict().keys() == folded.state_dict().keys()
     plain.load_state_dict(folded.state_dict())
-    plain.eval()
+    return folded, plain.eval()
+
+
+@pytest.mark.parametrize("name", ["resnet50", "resnet18", "resnet50d"])
+def test_folded_norms_are_the_norms(name: str) -> None:
+    """Outputs and gradients in double precision, and every parameter under its own name."""
+    folded, plain = _with_frozen_norms(name)
     folded = copy.deepcopy(folded).train()
     assert any(isinstance(m, FoldedConv) for m in folded.modules())
     x = torch.randn(2, 3, 64, 96, dtype=torch.double)
@@ -383,3 +388,26 @@ def test_folded_norms_are_the_norms(name: str) -> None:
     for key, parameter in folded.named_parameters():
         if parameter.requires_grad:
             torch.testing.assert_close(parameter.grad, gradients[key].grad)
+
+
+@pytest.mark.parametrize("name", ["resnet50", "resnet18", "resnet50d"])
+def test_absorbed_norms_are_the_norms(name: str) -> None:
+    """With and without gradients, absorbed twice, and read from its parameters by a plain one."""
+    absorbed, plain = _with_frozen_norms(name)
+    x = torch.randn(2, 3, 64, 96, dtype=torch.double)
+    expected = [y.detach() for y in plain(x)]
+    before = copy.deepcopy(absorbed.state_dict())
+    for _ in range(2):
+        absorb_norms(absorbed)
+        assert all(m.absorbed for m in absorbed.modules() if isinstance(m, DoneNorm))
+        for y, same in zip(absorbed(x), expected, strict=True):
+            torch.testing.assert_close(y.detach(), same)
+        with torch.no_grad():
+            for y, same in zip(absorbed(x), expected, strict=True):
+                torch.testing.assert_close(y, same)
+    plain.load_state_dict(absorbed.state_dict())
+    for y, same in zip(plain(x), expected, strict=True):
+        torch.testing.assert_close(y.detach(), same)
+    absorbed.load_state_dict(before)
+    for y, same in zip(absorbed(x), expected, strict=True):
+        torch.testing.assert_close(y.detach(), same)

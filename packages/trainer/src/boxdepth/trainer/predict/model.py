@@ -14,6 +14,7 @@ from boxdepth.trainer.config import RunConfig
 from boxdepth.trainer.engine.checkpoint import find_checkpoint, load_checkpoint
 from boxdepth.trainer.errors import CheckpointError, ConfigError
 from boxdepth.trainer.model.condinst import CondInst
+from boxdepth.trainer.model.folded import absorb_norms
 from boxdepth.trainer.model.weight_files import check_finite
 
 Which = Literal["teacher", "student"]
@@ -55,8 +56,12 @@ def load_model(path: Path, device: torch.device, *, weights: Which | None = None
         raise CheckpointError(f"{folder}: has no teacher; use --weights student")
     check_finite(state, source=str(folder))
     network, config, categories = _rebuilt(folder, checkpoint.run, state)
+    layout = torch.channels_last if config.channels_last else torch.contiguous_format
     return Model(
-        network=network.to(device).eval(), config=config, categories=categories, which=which
+        network=network.to(device).to(memory_format=layout).eval(),
+        config=config,
+        categories=categories,
+        which=which,
     )
 
 
@@ -70,6 +75,7 @@ def _rebuilt(
         )
         network = build_model(config.model)
         network.load_state_dict(state)
+        absorb_norms(network)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(f"{folder}: does not fit this version: {reason}") from error
