@@ -2,15 +2,18 @@
 
     python tests/bench/bench_distill.py --preset scenes_tiny --size 192x256 --images 8
     python tests/bench/bench_distill.py --preset coco_r50_1x --size 640x853 --teacher 800
+    python tests/bench/bench_distill.py --run quickstart/run --store stores/scenes-train2017.zarr
 
 Random weights whose classifier fires everywhere, so that NMS and matching have as much
-to do as they ever can: 100 candidates an image.  Steps of the two kinds take turns.
+to do as they ever can: 100 candidates an image.  Or the network of a run on the pictures that it
+learnt, as in the second half of a training.  Steps of the two kinds take turns.
 """
 
 import argparse
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -18,6 +21,7 @@ from boxdepth.trainer import build
 from boxdepth.trainer.config import RunConfig, presets
 from boxdepth.trainer.config.overrides import apply_overrides
 from boxdepth.trainer.distill import matchers
+from boxdepth.trainer.engine.checkpoint import find_checkpoint, load_checkpoint
 from boxdepth.trainer.engine.distributed import World
 from boxdepth.trainer.engine.health import NonFiniteGuard
 from boxdepth.trainer.engine.update import Learner, learn_step
@@ -76,21 +80,10 @@ def make_learner(config: RunConfig, device: torch.device) -> Learner:
     return learner
 
 
-def main() -> None:
-    """Print both step times and the shares."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--preset", default="scenes_tiny")
-    parser.add_argument("--size", default="192x256")
-    parser.add_argument("--teacher", type=int, default=208)
-    parser.add_argument("--images", type=int, default=8)
-    parser.add_argument("--boxes", type=int, default=8, help="of each image")
-    parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--precision", default="fp32")
-    asked = parser.parse_args()
-    device = torch.device(asked.device)
-    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    matchers.match_by_depth = timed(matchers.match_by_depth, wait)
+def firing_everywhere(
+    asked: argparse.Namespace, device: torch.device
+) -> tuple[dict[str, Learner], list[Batch]]:
+    """Both learners with random weights, and a batch of noise."""
     height, width = (int(side) for side in asked.size.split("x"))
     torch.manual_seed(0)
     batch = make_batch(images=asked.images, boxes=asked.boxes, size=(height, width))
@@ -110,24 +103,81 @@ def main() -> None:
         name: make_learner(apply_overrides(base, [f"distillation.method={name}"]), device)
         for name in ("off", "depth_matching")
     }
-    seconds: dict[str, list[float]] = {name: [] for name in learners}
+    return learners, [batch]
+
+
+def learnt(
+    asked: argparse.Namespace, device: torch.device
+) -> tuple[dict[str, Learner], list[Batch]]:
+    """Both learners with a run's weights, teacher too, and batches of a store."""
+    checkpoint = load_checkpoint(find_checkpoint(asked.run))
+    run = RunConfig.model_validate(checkpoint.run["config"])
+    data = build.training_set(
+        apply_overrides(run, ["distillation.method=depth_matching"]), asked.store
+    )
+    learners = {}
+    for name in ("off", "depth_matching"):
+        config = apply_overrides(
+            run,
+            [
+                f"distillation.method={name}",
+                f"distillation.teacher_short_side={asked.teacher}",
+                "distillation.start=0",
+                "optimizer.learning_rate=1e-6",
+            ],
+        )
+        learners[name] = build.build_learner(config, device, World())
+        learners[name].model.load_state_dict(checkpoint.model)
+        if (teacher := learners[name].teacher) is not None:
+            teacher.module.load_state_dict(checkpoint.model)
+    loader = build.batch_loader(run, data, World())
+    return learners, [batch for (batch,) in loader.steps(0, asked.steps + 2)]
+
+
+def main() -> None:
+    """Print both step times and the shares."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--preset", default="scenes_tiny")
+    parser.add_argument("--size", default="192x256")
+    parser.add_argument("--teacher", type=int, default=208)
+    parser.add_argument("--images", type=int, default=8)
+    parser.add_argument("--boxes", type=int, default=8, help="of each image")
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--run", type=Path, help="a network that has learnt")
+    parser.add_argument("--store", type=Path, help="what it learnt from")
+    parser.add_argument("--first", type=int, default=0, help="number of the first step")
+    asked = parser.parse_args()
+    device = torch.device(asked.device)
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    matchers.match_by_depth = timed(matchers.match_by_depth, wait)
+    prepare = learnt if asked.run else firing_everywhere
+    learners, batches = prepare(asked, device)
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in learners}
     for step in range(asked.steps + 2):
         if step == 2:
             matching_seconds.clear()
         for name, learner in learners.items():
+            batch = batches[step % len(batches)]
             wait()
-            began = time.perf_counter()
-            numbers = learn_step(learner, step, [batch], guard=NonFiniteGuard())
+            began = time.perf_counter(), time.process_time()
+            numbers = learn_step(learner, asked.first + step, [batch], guard=NonFiniteGuard())
             wait()
             assert numbers, "the step was skipped"
-            seconds[name].append(time.perf_counter() - began)
-    plain, distilled = (statistics.median(values[2:]) for values in seconds.values())
-    per_step = sum(matching_seconds) / asked.steps
-    print(
-        f"{asked.preset}, {asked.images} images of {asked.size}, teacher {asked.teacher}, {device}"
+            seconds[name].append((time.perf_counter() - began[0], time.process_time() - began[1]))
+    (plain, plain_cpu), (distilled, distilled_cpu) = (
+        tuple(statistics.median(kind) for kind in zip(*values[2:], strict=True))
+        for values in seconds.values()
     )
-    print(f"plain step         {1000 * plain:9.1f} ms")
-    print(f"distillation step  {1000 * distilled:9.1f} ms   {distilled / plain:.2f} x")
+    per_step = sum(matching_seconds) / asked.steps
+    shown = f"{asked.images} images of {asked.size}"
+    print(f"{asked.run or asked.preset}, {asked.store or shown}, teacher {asked.teacher}, {device}")
+    print(f"plain step         {1000 * plain:9.1f} ms   CPU {1000 * plain_cpu:9.1f} ms")
+    print(
+        f"distillation step  {1000 * distilled:9.1f} ms   CPU {1000 * distilled_cpu:9.1f} ms"
+        f"   {distilled / plain:.2f} x, CPU {distilled_cpu / plain_cpu:.2f} x"
+    )
     print(
         f"matching           {1000 * per_step:9.1f} ms   {100 * per_step / distilled:.2f} % of it"
     )
