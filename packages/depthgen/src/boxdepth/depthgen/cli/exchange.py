@@ -12,6 +12,7 @@ from boxdepth.depthgen.cli.progress import show_progress
 from boxdepth.depthgen.cli.run import parse_size
 from boxdepth.depthgen.datasets.records import OnBad
 from boxdepth.depthgen.store.errors import ConfigError
+from boxdepth.depthgen.words import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -166,7 +167,7 @@ def _import_file(source: Path, store: str, *, overwrite: bool, json: bool) -> No
         )
     with show_progress("import") as progress:
         count = import_hdf5(source, store, overwrite=overwrite, progress=progress)
-    say(f"finished {store}: {count} images", style="green")
+    say(f"finished {store}: {counted(count, 'image')}", style="green")
     if json:
         emit({"store": store, "images": count})
 
@@ -208,7 +209,7 @@ def _conclude(store: str, done: "Imported", *, json: bool) -> None:
         warn(f"{done.without_depth} images have no usable depth (kept, marked invalid)")
     usable = done.images - len(done.skipped)
     say(
-        f"finished {store}: {usable} images, {done.nbytes / 1e6:,.1f} MB, holes in "
+        f"finished {store}: {counted(usable, 'image')}, {done.nbytes / 1e6:,.1f} MB, holes in "
         f"{done.hole_share:.1%} of the depth (invalid)",
         style="green",
     )

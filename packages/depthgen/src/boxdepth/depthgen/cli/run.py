@@ -12,6 +12,7 @@ from boxdepth.depthgen.datasets.records import OnBad
 from boxdepth.depthgen.models import AUTO, DEFAULT_MODEL, SCENES_ONLY
 from boxdepth.depthgen.store.errors import ConfigError
 from boxdepth.depthgen.store.location import is_remote, locate
+from boxdepth.depthgen.words import counted
 
 if TYPE_CHECKING:
     from boxdepth.depthgen.datasets.records import Dataset
@@ -162,8 +163,9 @@ def _introduce(job: "Job") -> None:
     data, report, predictor = job.dataset, job.dataset.report, job.predictor
     boxes = sum(len(record.labels) for record in data.records)
     say(
-        f"{data.name} {data.split}: {len(data.records)} images, {boxes} boxes, "
-        f"{len(data.categories)} classes -> {job.store}"
+        f"{data.name} {data.split}: {counted(len(data.records), 'image')}, "
+        f"{counted(boxes, 'box', 'es')}, {counted(len(data.categories), 'class', 'es')} "
+        f"-> {job.store}"
     )
     facts = {
         "crowds (kept, flagged)": report.crowds,
@@ -200,9 +202,9 @@ def _dry_run(job: "Job") -> dict[str, Any]:
     free = locate(job.store).free_bytes()
     room = "" if free is None else f" ({free / 1e6:,.0f} MB are free)"
     say(
-        f"would write {attributes.images} images in {attributes.units} shards, about "
-        f"{needed.nbytes / 1e6:,.1f} MB{room}, in about {_duration(needed.seconds)} (measured on "
-        f"{needed.sampled} of the images)"
+        f"would write {counted(attributes.images, 'image')} in "
+        f"{counted(attributes.units, 'shard')}, about {needed.nbytes / 1e6:,.1f} MB{room}, in "
+        f"about {_duration(needed.seconds)} (measured on {needed.sampled} of the images)"
     )
     return {
         "store": str(job.store),
@@ -299,14 +301,14 @@ def _conclude(job: "Job", summary: "Summary") -> None:
         warn(f"{done.invalid} images have no usable depth (constant or not finite)")
     if done.redone:
         warn(f"{done.redone} images were computed again in fp32")
-    images = f"{summary.usable} images"
+    images = counted(summary.usable, "image")
     images += f" ({len(summary.skipped)} left out)" if summary.skipped else ""
     if not done.units:
         say(f"{job.store} is finished already: {images}; nothing to do")
         return
     say(
-        f"finished {job.store}: {images}, {done.units} of {summary.shards} shards written now "
-        f"({done.nbytes / 1e6:,.1f} MB) in {summary.seconds:.1f} s "
+        f"finished {job.store}: {images}, {done.units} of {counted(summary.shards, 'shard')} "
+        f"written now ({done.nbytes / 1e6:,.1f} MB) in {summary.seconds:.1f} s "
         f"({summary.images_per_second:.1f} images/s, {done.model_seconds:.1f} s in the model)",
         style="green",
     )

@@ -38,6 +38,7 @@ from boxdepth.evaluate.results import (
     read_annotations,
     read_predictions,
 )
+from boxdepth.evaluate.words import counted
 
 EXAMPLES = """
 Examples:
@@ -263,8 +264,9 @@ def check_gate(score: float | None, fail_under: float | None) -> None:
 def show_coco(report: CocoReport, *, per_class: bool) -> None:
     """The numbers as a table on stderr, and the warnings."""
     say(
-        f"COCO protocol, {report.backend} {report.backend_version}: {report.predictions} "
-        f"predictions, {report.images} images (in percent)"
+        f"COCO protocol, {report.backend} {report.backend_version}: "
+        f"{counted(report.predictions, 'prediction')}, {counted(report.images, 'image')} "
+        "(in percent)"
     )
     for shape, summary in report.summaries.items():
         console.print(coco_table(shape, summary, per_class=per_class))
@@ -279,7 +281,8 @@ def show_coco(report: CocoReport, *, per_class: bool) -> None:
 def show_cityscapes(report: CityscapesReport) -> None:
     """AP and AP50 of the eight classes on stderr."""
     say(
-        f"Cityscapes protocol (official): {report.predictions} detections, {report.images} images "
+        f"Cityscapes protocol (official): {counted(report.predictions, 'detection')}, "
+        f"{counted(report.images, 'image')} "
         "(in percent)"
     )
     table = Table("class", "AP", "AP50")

@@ -5,6 +5,7 @@ from boxdepth.evaluate.cli import options
 from boxdepth.evaluate.cli.app import app, emit, say
 from boxdepth.evaluate.cli.inputs import find_inputs
 from boxdepth.evaluate.results import DataError
+from boxdepth.evaluate.words import counted
 
 EXAMPLES = """
 Example:
@@ -47,7 +48,7 @@ def show_check(report: CheckReport) -> None:
         if known and len(lines) > _SHOWN:
             say(f"  ... and {len(lines) - _SHOWN} more lines (all of them with --json).")
     else:
-        say(f"As it is: {_aps(report.ap)} ({report.images} images).")
+        say(f"As it is: {_aps(report.ap)} ({counted(report.images, 'image')}).")
     for number, finding in enumerate(report.findings, start=1):
         kind = "Mended on reading" if finding.is_mended else "Likely mistake"
         say(f"\n{number}. {kind}: {finding.problem}.")

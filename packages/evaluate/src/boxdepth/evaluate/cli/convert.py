@@ -20,6 +20,7 @@ from boxdepth.evaluate.export import (
     read_source,
 )
 from boxdepth.evaluate.results import UsageError
+from boxdepth.evaluate.words import counted
 
 CITYSCAPES = "cityscapes-to-coco"
 EXAMPLES = """
@@ -131,7 +132,8 @@ def show_export(report: ExportReport) -> None:
     warn(report.notes)
     policy = f", policy {report.policy.value}" if report.policy else ""
     say(
-        f"{report.out}: {len(report.written)} objects of {report.images} images as "
+        f"{report.out}: {counted(len(report.written), 'object')} of "
+        f"{counted(report.images, 'image')} as "
         f"{report.target.value} ({report.form.value}s{policy})."
     )
     if report.worst is not None and report.median is not None:

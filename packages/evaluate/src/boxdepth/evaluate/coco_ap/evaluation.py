@@ -27,6 +27,7 @@ from boxdepth.evaluate.results import (
     read_predictions,
 )
 from boxdepth.evaluate.results.inputs import AnnotationsInput, PredictionsInput, as_input
+from boxdepth.evaluate.words import counted
 
 
 def evaluate_coco(
@@ -124,10 +125,10 @@ def _crowded(truth: GroundTruth, limit: int) -> list[str]:
     image, category = divmod(kinds[counts.argmax()].item(), classes)
     images = len(np.unique(kinds[counts > limit] // classes))
     return [
-        f"{images} images hold more objects of a class than the {limit} detections that count "
-        f"(image {truth.image_ids[image]}: {counts.max()} of {truth.category_names[category]}), so "
-        "the others cannot be found: count more with `evaluate ap --max-detections "
-        f"1,10,100,{10 * math.ceil(1.5 * counts.max() / 10)}`."
+        f"{counted(images, 'image')} with more objects of a class than the {limit} detections that "
+        f"count (image {truth.image_ids[image]}: {counts.max()} of "
+        f"{truth.category_names[category]}), so the others cannot be found: count more with "
+        f"--max-detections 1,10,100,{10 * math.ceil(1.5 * counts.max() / 10)}."
     ]
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from boxdepth.trainer.cli import auto, options
 from boxdepth.trainer.cli.app import AsJson, Device, app, console, emit, interactive, say
+from boxdepth.trainer.data.categories import counted
 
 if TYPE_CHECKING:
     import torch
@@ -145,8 +146,9 @@ def _introduce(plan: "Plan", device: "torch.device") -> None:
     left_out = ", ".join(census.left_out)
     say(f"{config.name}: {_iterations(plan)} on {device}, into {plan.folder}", style="bold")
     say(
-        f"  learns from {census.boxes_used} boxes on {census.images_used} images of "
-        f"{plan.train.store.path}" + (f" (left out: {left_out})" if left_out else "")
+        f"  learns from {counted(census.boxes_used, 'box', 'es')} on "
+        f"{counted(census.images_used, 'image')} of {plan.train.store.path}"
+        + (f" (left out: {left_out})" if left_out else "")
     )
     if census.images_without_depth:
         say(f"  {census.images_without_depth} images have no usable depth: boxes and colour only")
