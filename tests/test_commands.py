@@ -137,15 +137,20 @@ def test_cores_are_shared_unless_the_user_says_otherwise(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process = import_module(f"boxdepth.{name}.cli.process")
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS")
     monkeypatch.setattr(process, "granted_cores", lambda: 3)
-    process.share_cores()
-    assert (os.environ["OMP_WAIT_POLICY"], os.environ["OMP_NUM_THREADS"]) == ("passive", "3")
-    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
-    monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    process.share_cores()
-    assert (os.environ["OMP_WAIT_POLICY"], os.environ["OMP_NUM_THREADS"]) == ("active", "7")
+    for given, expected in (
+        ((None, None, None), ("passive", "10000", "3")),
+        (("active", None, "7"), ("active", None, "7")),
+        (("passive", None, None), ("passive", None, "3")),
+        ((None, "5", None), ("passive", "5", "3")),
+    ):
+        for key, value in zip(names, given, strict=True):
+            monkeypatch.setenv(key, value or "")
+            if value is None:
+                monkeypatch.delenv(key)
+        process.share_cores()
+        assert tuple(os.environ.get(key) for key in names) == expected
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+SPINS = "10000"
+"""Looks that an idle thread of libgomp takes before it sleeps: a tenth of a millisecond, longer than
+the gap between two of torch's operations and much shorter than a neighbour's turn."""
 _READER_IS_GONE = {errno.EPIPE, errno.EIO, errno.ESHUTDOWN, errno.ECONNRESET}
 
 
@@ -46,13 +49,15 @@ def ready() -> None:
 
 
 def share_cores() -> None:
-    """Let idle OpenMP threads sleep and use no more of them than the container grants.
+    """Let idle OpenMP threads soon sleep and use no more of them than the container grants.
 
     Has an effect only before torch or another OpenMP library is loaded; what the user has set in
-    the environment stands. Spinning threads cost up to 20 times on a machine with other work
-    (docs/lab-log.md).
+    the environment stands. Threads that spin for long cost up to 20 times on a machine with other
+    work, threads that sleep at once half the speed on a quiet one (docs/lab-log.md).
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ["OMP_WAIT_POLICY"] = "passive"
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # libgomp's own word for it, which wins
     granted = granted_cores()
     if granted is not None:
         os.environ.setdefault("OMP_NUM_THREADS", str(granted))
