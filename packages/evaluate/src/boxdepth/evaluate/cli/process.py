@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 SPINS = "10000"
-"""Looks that an idle thread of libgomp takes before it sleeps: a tenth of a millisecond, longer than
-the gap between two of torch's operations and much shorter than a neighbour's turn."""
+"""Looks of an idle libgomp thread before it sleeps, a tenth of a millisecond: longer than the gap
+between two of torch's operations, much shorter than a neighbour's turn."""
 _READER_IS_GONE = {errno.EPIPE, errno.EIO, errno.ESHUTDOWN, errno.ECONNRESET}
 
 
