@@ -11,9 +11,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from functools import lru_cache
+from threading import Barrier
 from typing import NamedTuple, final
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Int64
 
 from boxdepth.depthgen.store import DataError
@@ -26,6 +28,8 @@ ORDER_STREAM = 1
 """Keeps the random numbers of the order apart from those of the augmentation."""
 MAX_BLOCK = 64
 """Batches among which images are exchanged to bring equal aspects together."""
+START_SECONDS = 60
+"""Until the threads must have started."""
 IN_THE_MAIN_THREAD = Data(workers=0)
 
 
@@ -83,6 +87,30 @@ def _block(order: BatchOrder, block: int, length: int) -> tuple[tuple[SampleKey,
     return tuple(tuple(by_aspect[n * size : (n + 1) * size]) for n in shuffled.tolist())
 
 
+def _loader_threads(workers: int) -> ThreadPoolExecutor:
+    """A pool whose threads work alone, without a team of OpenMP threads each.
+
+    With more teams than cores libgomp puts waiting threads to sleep at once, those of the model
+    too, and a training step on two cores takes 1.6 times as long (docs/lab-log.md).
+    """
+    together = torch.backends.openmp.is_available()
+    pool = ThreadPoolExecutor(
+        workers, thread_name_prefix="loader", initializer=_work_alone if together else None
+    )
+    if together:
+        threads, started = torch.get_num_threads(), Barrier(workers + 1, timeout=START_SECONDS)
+        for _ in range(workers):
+            pool.submit(started.wait)
+        started.wait()
+        torch.set_num_threads(threads)  # of this thread again: MKL has one number for all
+    return pool
+
+
+def _work_alone() -> None:
+    torch.get_num_threads()  # else torch settles it at this thread's first operation
+    torch.set_num_threads(1)
+
+
 def load_batch(dataset: TrainingSet, keys: tuple[SampleKey, ...]) -> Batch:
     """Load and pad the samples of one forward pass."""
     return collate([dataset.load(key.sample, epoch=key.epoch) for key in keys])
@@ -129,7 +157,7 @@ class BatchLoader:
             for step in range(start, stop):
                 yield tuple(self._load(keys) for keys in self.keys(step))
             return
-        pool = ThreadPoolExecutor(self._settings.workers, thread_name_prefix="loader")
+        pool = _loader_threads(self._settings.workers)
         try:
             yield from self._ahead(pool, start, stop)
         finally:
