@@ -83,6 +83,29 @@ def test_workers_change_nothing(dataset: TrainingSet) -> None:
         )
 
 
+def test_loader_threads_work_alone(dataset: TrainingSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A team of OpenMP threads each would let those of the model sleep (docs/lab-log.md)."""
+    seen: set[tuple[str, int]] = set()
+    load = TrainingSet.load
+
+    def watched(self: TrainingSet, index: int, *, epoch: int) -> Sample:
+        seen.add((threading.current_thread().name[:6], torch.get_num_threads()))
+        return load(self, index, epoch=epoch)
+
+    monkeypatch.setattr(TrainingSet, "load", watched)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        for workers in (1, 3):
+            batches = BatchLoader(dataset, order_of(dataset), Data(workers=workers)).steps(0, 6)
+            next(batches)
+            assert torch.get_num_threads() == 3
+            assert len(list(batches)) == 5
+    finally:
+        torch.set_num_threads(before)
+    assert seen == {("loader", 1)}
+
+
 def test_starting_in_the_middle_changes_nothing(dataset: TrainingSet) -> None:
     loader = BatchLoader(dataset, order_of(dataset), Data(workers=2))
     whole, rest = list(loader.steps(0, 6)), list(loader.steps(3, 6))

@@ -28,8 +28,6 @@ ORDER_STREAM = 1
 """Keeps the random numbers of the order apart from those of the augmentation."""
 MAX_BLOCK = 64
 """Batches among which images are exchanged to bring equal aspects together."""
-START_SECONDS = 60
-"""Until the threads must have started."""
 IN_THE_MAIN_THREAD = Data(workers=0)
 
 
@@ -93,15 +91,19 @@ def _loader_threads(workers: int) -> ThreadPoolExecutor:
     With more teams than cores libgomp puts waiting threads to sleep at once, those of the model
     too, and a training step on two cores takes 1.6 times as long (docs/lab-log.md).
     """
-    together = torch.backends.openmp.is_available()
+    together = torch.backends.openmp.is_available()  # type: ignore[no-untyped-call]
     pool = ThreadPoolExecutor(
         workers, thread_name_prefix="loader", initializer=_work_alone if together else None
     )
     if together:
-        threads, started = torch.get_num_threads(), Barrier(workers + 1, timeout=START_SECONDS)
-        for _ in range(workers):
-            pool.submit(started.wait)
-        started.wait()
+        threads, started = torch.get_num_threads(), Barrier(workers + 1)
+        try:
+            for _ in range(workers):
+                pool.submit(started.wait)
+            started.wait()
+        except BaseException:
+            started.abort()
+            raise
         torch.set_num_threads(threads)  # of this thread again: MKL has one number for all
     return pool
 
