@@ -3,7 +3,8 @@
     python tests/bench/bench_formats.py                       # made-up photographs
     python tests/bench/bench_formats.py --store stores/mine.zarr
 
-Everything is decoded by the same Pillow. CPU time is of one core, with the files in the system's
+The other forms are decoded by Pillow, as people have them; ours by its own decoder, and once by
+Pillow too, which compares the forms alone. CPU time is of one core, with the files in the system's
 cache; rounds are interleaved. What a slow disk or a bucket makes of it follows from the requests
 and bytes that a sample costs there, counted at an S3 server on this machine (moto), for random
 access; a tar file is read as a stream, which gives no random order.
@@ -73,6 +74,9 @@ class Remote:
         return self._file.tell()
 
 
+BY_PILLOW = "our reader, by Pillow"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
     """How samples lie somewhere."""
@@ -112,6 +116,9 @@ def local_ways(store: Store, work: Path) -> list[Way]:
     def ours(i: int) -> None:
         store.image(i), store.quantised_depth(i), store.boxes(i)
 
+    def ours_by_pillow(i: int) -> None:
+        rgb(store.image_bytes(i)), store.quantised_depth(i), store.boxes(i)
+
     def loose(i: int) -> None:
         rgb((work / "loose" / f"{i}.jpg").read_bytes())
         with Image.open(work / "loose" / f"{i}.png") as depth:
@@ -135,6 +142,7 @@ def local_ways(store: Store, work: Path) -> list[Way]:
             for name, p in folder.items()}  # fmt: skip
     return [
         Way(name="our reader", read=ours, nbytes=size["ours"]),
+        Way(name=BY_PILLOW, read=ours_by_pillow, nbytes=size["ours"]),
         Way(name="zarr-python on our store", read=plain_zarr, nbytes=size["ours"]),
         Way(name="h5py (gzip)", read=hdf5, nbytes=(work / "all.h5").stat().st_size),
         Way(name="WebDataset's tar files, in order", read=tar, nbytes=size["tars"]),
@@ -228,6 +236,7 @@ def measure_remote(store: Store, work: Path) -> dict[str, tuple[float, float]]:
             for i in order:
                 read(i)
             found[name] = sum(proxy.requests.values()) / REMOTE, proxy.nbytes / REMOTE
+        found[BY_PILLOW] = found["our reader"]
     return found
 
 
