@@ -77,6 +77,18 @@ def test_a_run_killed_before_its_evaluation_is_evaluated_when_resumed(fit) -> No
     assert json.loads(Path("run/evaluation.json").read_text())["step"] == 6
 
 
+@pytest.mark.parametrize(("able", "chosen"), [(True, "bf16"), (False, "fp32")])
+def test_precision_auto_is_what_the_machine_multiplies(
+    fit, monkeypatch: pytest.MonkeyPatch, able: bool, chosen: str
+) -> None:
+    monkeypatch.setattr("boxdepth.trainer.engine.device.multiplies_bf16", lambda device: able)
+    code, out, _ = fit("--out", "run", "--precision", "auto", "--dry-run", "--json")
+    assert (code, json.loads(out)["config"]["precision"]) == (0, chosen)
+    code, _, said = fit("--out", "run", "--precision", "best", "--dry-run")
+    assert code == 2
+    assert "precision" in said
+
+
 def test_a_dry_run_writes_nothing(fit) -> None:
     code, out, said = fit("--out", "run", "--dry-run", "--json")
     assert code == 0

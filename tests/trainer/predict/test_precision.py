@@ -42,7 +42,7 @@ def predictor(tiny_checkpoint: Path) -> Predictor:
 def test_auto_follows_the_machine(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch, able: bool, expected: torch.dtype | None
 ) -> None:
-    monkeypatch.setattr("boxdepth.trainer.predict.predictor.multiplies_bf16", lambda device: able)
+    monkeypatch.setattr("boxdepth.trainer.engine.device.multiplies_bf16", lambda device: able)
     predictor.compute_in("auto")
     assert predictor.spec.autocast is expected
 

@@ -64,7 +64,8 @@ def fit(
     from boxdepth.trainer.runs.start import Start
 
     start = Start(resumes=resume, weights=init, forked=fork, overwrites=overwrite)
-    flags = {"data.val_annotations": val_annotations, "precision": precision, "seed": seed}
+    named = None if precision == auto.AUTO else precision
+    flags = {"data.val_annotations": val_annotations, "precision": named, "seed": seed}
     settings = [*(settings or []), *tile_settings(tile, overlap)]
     automatic = preset == auto.AUTO and not resume
     if not automatic:
@@ -73,6 +74,7 @@ def fit(
         flags |= {"data.train": train, "data.val": val, "data.batch_size": size}
         run = with_flags(_chosen(preset, config, out, resume=resume), settings, flags)
     # What was mistyped has been said by now, before torch is loaded.
+    from boxdepth.trainer.engine.device import fitting_precision
     from boxdepth.trainer.runs import plan_run
 
     world, target = _machine(device)
@@ -85,6 +87,8 @@ def fit(
         wishes = Wishes.typed(settings, minutes=minutes, batch=batch)
         recipe = auto.choose(data, wishes, target, world=world.size)
         run = with_flags(recipe.config, [], flags)
+    if precision == auto.AUTO and not resume:
+        run = with_flags(run, [], {"precision": fitting_precision(target)})
     plan = plan_run(
         run, out=out, start=start, max_iterations=max_iterations, val_may_be_absent=val is None
     )

@@ -83,7 +83,10 @@ Batch = Annotated[
     str | None,
     _option("Images a step, or auto: divided into passes that fit, by a real step.", MACHINE),
 ]
-Precision = Annotated[str | None, _option("fp32, bf16 or fp16.", MACHINE)]
+Precision = Annotated[
+    str | None,
+    _option("fp32, bf16, fp16; auto: bf16 where the machine multiplies it, else fp32.", MACHINE),
+]
 Seed = Annotated[int | None, _option(None, MACHINE, min=0)]
 
 PageOut = Annotated[Path | None, _path("One offline page with curves and pictures.")]

@@ -1,5 +1,7 @@
 """The device that a person means."""
 
+from typing import Literal
+
 import torch
 
 from boxdepth.trainer.errors import ConfigError
@@ -42,3 +44,8 @@ def multiplies_bf16(device: torch.device) -> bool:
         return False
     told = torch.cpu.get_capabilities()
     return any(bool(there) for name, there in told.items() if name.endswith("bf16"))
+
+
+def fitting_precision(device: torch.device) -> Literal["fp32", "bf16"]:
+    """What ``auto`` means on a device: as good in either, faster in bf16 where it multiplies it."""
+    return "bf16" if multiplies_bf16(device) else "fp32"

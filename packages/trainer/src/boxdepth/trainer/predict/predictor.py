@@ -7,7 +7,7 @@ from typing import Any, final
 
 import torch
 
-from boxdepth.trainer.engine.device import choose_device, multiplies_bf16
+from boxdepth.trainer.engine.device import choose_device, fitting_precision
 from boxdepth.trainer.errors import ConfigError
 from boxdepth.trainer.geometry.tiles import Tiling
 from boxdepth.trainer.predict.images import ImageLike, boxes_of, rgb_of
@@ -81,9 +81,9 @@ class Predictor:
         """
         if precision not in ("fp32", "bf16", "auto"):
             raise ConfigError(f"precision {precision!r}: expected fp32, bf16 or auto")
-        device = next(self.model.network.parameters()).device
-        half = precision == "bf16" or (precision == "auto" and multiplies_bf16(device))
-        self.spec = replace(self.spec, autocast=torch.bfloat16 if half else None)
+        if precision == "auto":
+            precision = fitting_precision(next(self.model.network.parameters()).device)
+        self.spec = replace(self.spec, autocast=torch.bfloat16 if precision == "bf16" else None)
 
     def __call__(self, image: ImageLike, *, boxes: Any = None) -> Instances:
         """The instances of one image, best first; with ``boxes`` one for each, in their order.
