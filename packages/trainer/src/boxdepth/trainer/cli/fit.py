@@ -64,17 +64,14 @@ def fit(
     from boxdepth.trainer.runs.start import Start
 
     start = Start(resumes=resume, weights=init, forked=fork, overwrites=overwrite)
-    named = None if precision == auto.AUTO else precision
-    flags = {"data.val_annotations": val_annotations, "precision": named, "seed": seed}
+    flags = {"data.val_annotations": val_annotations, "precision": _named(precision), "seed": seed}
     settings = [*(settings or []), *tile_settings(tile, overlap)]
     automatic = preset == auto.AUTO and not resume
     if not automatic:
         auto.refuse_options(resume, images=images, depth_model=depth_model, minutes=minutes)
-        size = None if batch == auto.AUTO else batch
-        flags |= {"data.train": train, "data.val": val, "data.batch_size": size}
+        flags |= {"data.train": train, "data.val": val, "data.batch_size": _named(batch)}
         run = with_flags(_chosen(preset, config, out, resume=resume), settings, flags)
     # What was mistyped has been said by now, before torch is loaded.
-    from boxdepth.trainer.engine.device import fitting_precision
     from boxdepth.trainer.runs import plan_run
 
     world, target = _machine(device)
@@ -87,8 +84,7 @@ def fit(
         wishes = Wishes.typed(settings, minutes=minutes, batch=batch)
         recipe = auto.choose(data, wishes, target, world=world.size)
         run = with_flags(recipe.config, [], flags)
-    if precision == auto.AUTO and not resume:
-        run = with_flags(run, [], {"precision": fitting_precision(target)})
+    run = _suited(run, None if resume else precision, target)
     plan = plan_run(
         run, out=out, start=start, max_iterations=max_iterations, val_may_be_absent=val is None
     )
@@ -98,6 +94,20 @@ def fit(
         emit(_describe(plan) | (recipe.to_json() if recipe else {}), as_json=as_json)
     else:
         _go(plan, target, silent=not world.is_main, as_json=as_json)
+
+
+def _named(value: str | None) -> str | None:
+    """What was asked for by name; None for auto, which is settled once torch is loaded."""
+    return None if value == auto.AUTO else value
+
+
+def _suited(run: "RunConfig", precision: str | None, device: "torch.device") -> "RunConfig":
+    """The run in the precision that ``auto`` means here, where it was asked for."""
+    from boxdepth.trainer.engine.device import fitting_precision
+
+    if precision != auto.AUTO:
+        return run
+    return run.changed(precision=fitting_precision(device))
 
 
 def _machine(device: str) -> "tuple[World, torch.device]":
