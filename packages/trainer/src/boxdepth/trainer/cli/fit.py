@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from boxdepth.trainer.cli import auto, options
 from boxdepth.trainer.cli.app import AsJson, Device, app, console, emit, interactive, say
-from boxdepth.trainer.data.categories import counted
+from boxdepth.trainer.words import counted
 
 if TYPE_CHECKING:
     import torch

@@ -4,6 +4,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from boxdepth.depthgen.store import Category
+from boxdepth.trainer.words import counted
 
 SHOWN = 5
 
@@ -85,11 +86,6 @@ def listed(words: Sequence[str]) -> str:
     """The first words and how many more there are."""
     more = len(words) - SHOWN
     return ", ".join(words[:SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-def counted(number: int, noun: str, ending: str = "s") -> str:
-    """``1 image``, ``2 images``, ``3 classes``."""
-    return f"{number} {noun}{'' if number == 1 else ending}"
 
 
 def _classes(names: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from boxdepth.depthgen.store import Category, DataError
-from boxdepth.trainer.data.categories import counted, listed
+from boxdepth.trainer.data.categories import listed
 from boxdepth.trainer.data.pictures import PictureFile
 from boxdepth.trainer.engine.checkpoint import write_atomically
 from boxdepth.trainer.engine.run_folder import make_folder
@@ -23,6 +23,7 @@ from boxdepth.trainer.predict.overlay import draw_overlay
 from boxdepth.trainer.predict.predictor import Predictor
 from boxdepth.trainer.predict.results import Instances, to_coco_results
 from boxdepth.trainer.predict.task import Task
+from boxdepth.trainer.words import counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,6 @@ from boxdepth.trainer.config import FcosHead, Inference, MaskBranch, Model, RunC
 from boxdepth.trainer.config.run import EVERY_STAGE
 from boxdepth.trainer.config.settings import Supervision
 from boxdepth.trainer.criterion.rules import Losses
-from boxdepth.trainer.data.categories import counted
 from boxdepth.trainer.data.rules import Augmentation, Data
 from boxdepth.trainer.distill.rules import Distillation
 from boxdepth.trainer.engine.rules import Checkpoints, Optimizer
@@ -21,6 +20,7 @@ from boxdepth.trainer.runs.auto.backbones import BackboneChoice
 from boxdepth.trainer.runs.auto.facts import Facts, in_tiles
 from boxdepth.trainer.structures import MASK_STRIDE
 from boxdepth.trainer.targets.rules import PairRule, Sampling
+from boxdepth.trainer.words import counted
 
 COCO_SHORT_SIDE = 800
 """Input size of the papers."""
