@@ -13,6 +13,7 @@ from jaxtyping import Float32, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from boxdepth.depthgen.store import Boxes, ConfigError, Store
+from boxdepth.depthgen.words import counted
 
 _PANEL_HEIGHT: Final = 400
 _MARGIN: Final = 12
@@ -59,7 +60,7 @@ def draw_preview(store: Store, index: int) -> Image.Image:
     return _join(
         [
             (f"image {int(store.image_ids[index])}  {height} x {width}", plain),
-            (f"{_count(len(boxes.label))}{crowds}", boxed),
+            (f"{counted(len(boxes.label), 'box', 'es')}{crowds}", boxed),
             (title, depth),
         ]
     )
@@ -100,10 +101,6 @@ def class_colour(label: int) -> tuple[int, int, int]:
     """A colour for a class: hues by the golden ratio, so that neighbours differ."""
     red, green, blue = colorsys.hsv_to_rgb((label * 0.61803398875 + 0.03) % 1, 0.78, 0.85)
     return round(red * 255), round(green * 255), round(blue * 255)
-
-
-def _count(boxes: int) -> str:
-    return "1 box" if boxes == 1 else f"{boxes} boxes"
 
 
 def _dashed(

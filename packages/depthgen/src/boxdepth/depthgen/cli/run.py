@@ -274,10 +274,7 @@ def _generate(job: "Job", cluster: "Cluster | None") -> dict[str, Any]:
 
 def _image_notes(summary: "Summary") -> list[str]:
     """What was met inside the image files of this run."""
-    turned, deep = (
-        f"{count} image{'' if count == 1 else 's'}"
-        for count in (summary.done.turned, summary.done.deep)
-    )
+    turned, deep = (counted(count, "image") for count in (summary.done.turned, summary.done.deep))
     notes = []
     if summary.done.turned:
         notes.append(

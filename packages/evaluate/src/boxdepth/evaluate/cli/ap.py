@@ -282,8 +282,7 @@ def show_cityscapes(report: CityscapesReport) -> None:
     """AP and AP50 of the eight classes on stderr."""
     say(
         f"Cityscapes protocol (official): {counted(report.predictions, 'detection')}, "
-        f"{counted(report.images, 'image')} "
-        "(in percent)"
+        f"{counted(report.images, 'image')} (in percent)"
     )
     table = Table("class", "AP", "AP50")
     table.add_row("all", percent(report.ap), percent(report.ap50))

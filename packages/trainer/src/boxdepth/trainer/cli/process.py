@@ -53,7 +53,7 @@ def share_cores() -> None:
 
     Has an effect only before torch or another OpenMP library is loaded; what the user has set in
     the environment stands. Threads that spin for long cost up to 20 times on a machine with other
-    work, threads that sleep at once half the speed on a quiet one (docs/lab-log.md).
+    work, threads that sleep at once a third of the speed on a quiet one (docs/lab-log.md).
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ["OMP_WAIT_POLICY"] = "passive"

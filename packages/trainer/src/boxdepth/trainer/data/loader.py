@@ -44,7 +44,8 @@ class BatchOrder:
     """The endless sequence of batches: epoch after epoch, each sample exactly once in each.
 
     Batches run across the border of two epochs. With ``landscape`` given, the samples of a block
-    of batches are exchanged among them so that all but at most one hold a single aspect.
+    of batches are exchanged among them so that all but at most one hold a single aspect. An order
+    equals itself alone: its last blocks are remembered by it.
     """
 
     samples: int
