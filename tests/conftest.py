@@ -26,10 +26,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# A machine may be busy: nothing is a fault because it took long.
-settings.register_profile(
-    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+# A machine may be busy: nothing is a fault because it took long. Nor does a test depend on the day:
+# everyone tries the same examples. `pytest --hypothesis-profile=search` looks for new ones.
+PATIENT = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("any machine", derandomize=True, **PATIENT)
+settings.register_profile("search", max_examples=1000, **PATIENT)
 settings.load_profile("any machine")
 
 PACKAGES = ("boxdepth.depthgen", "boxdepth.trainer", "boxdepth.evaluate")

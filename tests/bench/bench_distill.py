@@ -21,6 +21,7 @@ from boxdepth.trainer import build
 from boxdepth.trainer.config import RunConfig, presets
 from boxdepth.trainer.config.overrides import apply_overrides
 from boxdepth.trainer.distill import matchers
+from boxdepth.trainer.engine.allocator import keep_freed_memory
 from boxdepth.trainer.engine.checkpoint import find_checkpoint, load_checkpoint
 from boxdepth.trainer.engine.distributed import World
 from boxdepth.trainer.engine.health import NonFiniteGuard
@@ -149,6 +150,7 @@ def main() -> None:
     parser.add_argument("--store", type=Path, help="what it learnt from")
     parser.add_argument("--first", type=int, default=0, help="number of the first step")
     asked = parser.parse_args()
+    keep_freed_memory()  # as `trainer fit`
     device = torch.device(asked.device)
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     matchers.match_by_depth = timed(matchers.match_by_depth, wait)

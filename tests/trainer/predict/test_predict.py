@@ -93,12 +93,14 @@ def test_a_batch_detects_what_its_images_detect_alone() -> None:
             class_logits=tuple(x[i : i + 1] for x in everything.class_logits),
             ltrb=tuple(x[i : i + 1] for x in everything.ltrb),
             quality_logits=tuple(x[i : i + 1] for x in everything.quality_logits),
-            controller=everything.controller.of_image(i),
+            controller=ParameterMaps(
+                maps=tuple(x[i : i + 1] for x in everything.controller.tensors)
+            ),
             mask_features=everything.mask_features[i : i + 1],
         )
         (single,) = detect(alone, SIZES[i : i + 1], DetectionLimits())
-        assert torch.equal(single.boxes_xyxy, found.boxes_xyxy)
-        assert torch.equal(single.scores, found.scores)
+        for name in ("boxes_xyxy", "scores", "labels", "location_xy", "level", "params"):
+            assert torch.equal(getattr(single, name), getattr(found, name)), name
 
 
 def two_step_masks(

@@ -168,9 +168,6 @@ class DynamicParameters(Protocol):
     def at(self, rows: Int64[Tensor, " p"], level: Int64[Tensor, " p"]) -> Float[Tensor, "p q"]:
         """The parameters at rows (order: level, image, row, column), each of the given level."""
 
-    def of_image(self, image: int) -> "DynamicParameters":
-        """Those of one image alone."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DenseOutputs:

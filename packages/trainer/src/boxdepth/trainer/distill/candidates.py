@@ -80,5 +80,10 @@ def candidates_of(
         masks_on_student_grid(part, teacher_frame=found.size, student_frame=frame, grid=grid)
         for part in mask_probabilities(mask_features, found, mask_head, chunk=together)
     ]
-    nothing = mask_features.new_zeros((0, *grid), dtype=torch.float32)
-    return Candidates(boxes_xyxy=boxes, scores=found.scores, masks=torch.cat([nothing, *masks]))
+    if not masks:
+        masks = [mask_features.new_zeros((0, *grid), dtype=torch.float32)]
+    return Candidates(
+        boxes_xyxy=boxes,
+        scores=found.scores,
+        masks=masks[0] if len(masks) == 1 else torch.cat(masks),
+    )

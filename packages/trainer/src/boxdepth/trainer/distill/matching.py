@@ -103,9 +103,9 @@ def depth_scores(
     good = smoothness.flatten() > SMOOTH
     if kind == "ratio_and_edges":
         good |= smoothness.flatten() < EDGE
-    weighted = candidates.flatten(1) * weight
-    total = boxes @ weighted.T
-    agreeing = boxes @ (weighted * good).T
+    weighted = boxes * weight  # there are fewer boxes than candidates
+    both = torch.cat([weighted, weighted * good]) @ candidates.flatten(1).T
+    total, agreeing = both.chunk(2)
     return agreeing / total.clamp(min=torch.finfo(total.dtype).tiny)
 
 

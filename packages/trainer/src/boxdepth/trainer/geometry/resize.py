@@ -25,7 +25,7 @@ def aligned_bilinear(maps: Float[Tensor, "n c h w"], factor: int) -> Float[Tenso
     if factor == 1:
         return maps
     if factor == 2:
-        return _doubled(_doubled(maps).mT).mT
+        return _doubled(_doubled(maps, 3), 2)
     height, width = maps.shape[-2:]
     fine = F.interpolate(
         _repeated_edges(maps, before=0, behind=1),
@@ -51,10 +51,11 @@ def _repeated_edges(
     return maps
 
 
-def _doubled(maps: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w2"]:
-    """Columns (x[j - 1] + x[j]) / 2 and x[j] in turns, x[-1] = x[0]: factor 2 along the width."""
-    before = torch.cat([maps[..., :1], maps[..., :-1]], dim=-1)
-    return torch.stack([torch.lerp(before, maps, 0.5), maps], dim=-1).flatten(-2)
+def _doubled(maps: Float[Tensor, "n c h w"], dim: int) -> Float[Tensor, "n c h2 w2"]:
+    """(x[j - 1] + x[j]) / 2 and x[j] in turns, x[-1] = x[0]: factor 2 along one axis."""
+    first, rest = maps.narrow(dim, 0, 1), maps.narrow(dim, 0, maps.shape[dim] - 1)
+    between = torch.lerp(torch.cat([first, rest], dim=dim), maps, 0.5)
+    return torch.stack([between, maps], dim=dim + 1).flatten(dim, dim + 1)
 
 
 def pooled(maps: Float[Tensor, "b c h w"], stride: int) -> Float[Tensor, "b c hm wm"]:

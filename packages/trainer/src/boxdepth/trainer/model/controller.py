@@ -31,10 +31,6 @@ class ParameterMaps:
         """The parameters at rows, each of the given level."""
         return gather_rows(self.maps, rows, level)
 
-    def of_image(self, image: int) -> "ParameterMaps":
-        """Those of one image alone."""
-        return ParameterMaps(maps=tuple(x[image : image + 1] for x in self.maps))
-
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,11 +52,6 @@ class ParametersOnDemand:
         patches = gather_patches(self.features, rows, level).flatten(1)
         weight = self.weight.permute(0, 2, 3, 1).flatten(1)
         return F.linear(patches.to(weight.dtype), weight, self.bias)
-
-    def of_image(self, image: int) -> "ParametersOnDemand":
-        """Those of one image alone."""
-        features = tuple(x[image : image + 1] for x in self.features)
-        return ParametersOnDemand(features=features, weight=self.weight, bias=self.bias)
 
 
 def make_controller(channels: int, spec: MaskHeadSpec) -> nn.Conv2d:

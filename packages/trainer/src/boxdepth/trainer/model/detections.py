@@ -1,7 +1,8 @@
 """Dense outputs -> detections: the best locations, or those of given boxes."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -10,7 +11,6 @@ from torchvision.ops import batched_nms, box_iou, nms
 
 from boxdepth.trainer.geometry.boxes import ltrb_to_boxes
 from boxdepth.trainer.geometry.grid import pyramid_locations
-from boxdepth.trainer.geometry.levels import gather_rows
 from boxdepth.trainer.model.rules import DetectionLimits
 from boxdepth.trainer.structures import FPN_STRIDES, DenseOutputs, Detections
 
@@ -36,47 +36,105 @@ def detect(
         say_cut: False: nobody reads `Detections.cut`, and nobody waits for it.
     """
     places = _places(outputs)
-    return [
-        _detect(
-            _OneImage(outputs=outputs, image=image, frame=frame, places=places), limits, say_cut
-        )
-        for image, frame in enumerate(frames)
+    chosen = [
+        _best(_of_image(outputs, image, places), limits, say_cut) for image in range(len(frames))
     ]
+    return _at_rows(outputs, frames, chosen, places)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Places:
+    """The locations of a pyramid, level by level: the same for every image."""
+
+    location_xy: Float[Tensor, "l 2"]
+    """Pixels of the network's input."""
+    level: Int64[Tensor, " l"]
+    first: tuple[int, ...]
+    """Location of each level, and behind the last."""
+    cells: Int64[Tensor, " l"]
+    """Locations of the same level."""
+    of_first_image: Int64[Tensor, " l"]
+    """Rows of the batch (order: level, image, row, column)."""
+
+
+def _places(outputs: DenseOutputs) -> _Places:
+    device, shapes = outputs.class_logits[0].device, outputs.level_shapes
+    location_xy, level = pyramid_locations(shapes, strides=FPN_STRIDES, device=device)
+    counts = [height * width for height, width in shapes]
+    first = tuple(accumulate(counts, initial=0))
+    images = len(outputs.class_logits[0])
+    return _Places(
+        location_xy=location_xy,
+        level=level,
+        first=first,
+        cells=torch.cat([torch.full((n,), n, device=device) for n in counts]),
+        of_first_image=torch.cat(
+            [
+                torch.arange(n, device=device) + images * start
+                for n, start in zip(counts, first, strict=False)
+            ]
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _OneImage:
-    """One image's share of the outputs."""
+    """What is said of one image at the locations of all levels, in fp32."""
 
-    outputs: DenseOutputs
-    image: int
-    frame: tuple[int, int]
-    places: tuple[Float[Tensor, "l 2"], Int64[Tensor, " l"]]
-    """Locations in pixels of the network's input, and their levels: the same for every image."""
-
-
-def _places(outputs: DenseOutputs) -> tuple[Float[Tensor, "l 2"], Int64[Tensor, " l"]]:
-    device = outputs.class_logits[0].device
-    return pyramid_locations(outputs.level_shapes, strides=FPN_STRIDES, device=device)
+    class_scores: Float[Tensor, "cls l"]
+    quality: Float[Tensor, " l"]
+    boxes_xyxy: Float[Tensor, "l 4"]
+    first: tuple[int, ...]
+    """Location of each level, and behind the last."""
 
 
-def _detect(seen: _OneImage, limits: DetectionLimits, say_cut: bool) -> Detections:
-    """One image: the best (location, class) pairs of every level, then NMS."""
-    outputs, image = seen.outputs, seen.image
-    pairs = [_level_scores(outputs, image, level, limits) for level in range(len(FPN_STRIDES))]
-    found = torch.cat([passed.flatten() for _, passed, _ in pairs]).nonzero()[:, 0]
-    crowded = say_cut and len(found) >= limits.candidates and _any([more for *_, more in pairs])
-    scores = torch.cat([scores.flatten() for scores, *_ in pairs])[found].sqrt()
-    shapes = [tuple(scores.shape) for scores, *_ in pairs]
+def _of_image(outputs: DenseOutputs, image: int, places: _Places) -> _OneImage:
+    logits, quality, ltrb = (
+        torch.cat([x[image].float().flatten(1) for x in maps], dim=1)
+        for maps in (outputs.class_logits, outputs.quality_logits, outputs.ltrb)
+    )
+    return _OneImage(
+        class_scores=logits.sigmoid(),
+        quality=quality[0].sigmoid(),
+        boxes_xyxy=ltrb_to_boxes(places.location_xy, ltrb.T),
+        first=places.first,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Chosen:
+    """What one image's detections are made of."""
+
+    row: Int64[Tensor, " d"]
+    """Location among those of all levels."""
+    boxes_xyxy: Float[Tensor, "d 4"]
+    scores: Float[Tensor, " d"]
+    labels: Int64[Tensor, " d"]
+    cut: bool = False
+
+
+def _best(seen: _OneImage, limits: DetectionLimits, say_cut: bool) -> _Chosen:
+    """The best (location, class) pairs of every level, then NMS."""
+    all_scores = seen.class_scores * seen.quality
+    passed, more = _passed(seen, all_scores, limits)
+    labels, rows = passed.nonzero().unbind(1)
+    crowded = say_cut and len(rows) >= limits.candidates and _any(more)
+    scores = all_scores[labels, rows].sqrt()
     for best in _looks(scores, limits):
-        score = scores[best]
-        label, row = _unravelled(found[best], shapes)
-        kept = _nms_by_class(_boxes_at(seen, row), score, label, limits.nms_iou)
+        label, row, score = labels[best], rows[best], scores[best]
+        boxes_xyxy = seen.boxes_xyxy[row]
+        kept = _nms_by_class(boxes_xyxy, score, label, limits.nms_iou)
         if len(kept) > limits.max_detections:
             break
     cut = len(kept) > limits.max_detections or (crowded and len(kept) < limits.max_detections)
     kept = kept[: limits.max_detections]
-    return replace(_at_rows(seen, row[kept], label=label[kept], score=score[kept]), cut=cut)
+    return _Chosen(
+        row=row[kept],
+        boxes_xyxy=boxes_xyxy[kept],
+        scores=score[kept],
+        labels=label[kept],
+        cut=cut,
+    )
 
 
 def _looks(
@@ -94,7 +152,7 @@ def _looks(
 
 
 def _any(flags: list[Bool[Tensor, ""]]) -> bool:
-    return bool(torch.stack(flags).any())
+    return bool(flags) and bool(torch.stack(flags).any())
 
 
 def _nms_by_class(
@@ -112,61 +170,57 @@ def _nms_by_class(
     return kept
 
 
-def _level_scores(
-    outputs: DenseOutputs, image: int, level: int, limits: DetectionLimits
-) -> tuple[Float[Tensor, "cls l"], Bool[Tensor, "cls l"], Bool[Tensor, ""]]:
-    """Class score x quality of one level of one image, which of them are looked at, and whether
-    more of them pass the threshold."""
-    class_scores = outputs.class_logits[level][image].float().flatten(1).sigmoid()
-    scores = class_scores * outputs.quality_logits[level][image].float().flatten(1).sigmoid()
-    passed = (scores if limits.threshold_with_quality else class_scores) > limits.score_threshold
-    more = passed.sum() > limits.candidates
-    few = scores.numel() <= limits.candidates
-    on_host = scores.device.type == "cpu"  # a device would have to be waited for
-    if few or (on_host and not more):
-        return scores, passed, more
-    best = torch.where(passed, scores, -1).flatten().topk(limits.candidates).indices
-    within = torch.zeros_like(passed.flatten()).index_fill_(0, best, True)
-    return scores, passed & within.view_as(passed), more
-
-
-def _unravelled(
-    found: Int64[Tensor, " d"], shapes: Sequence[tuple[int, ...]]
-) -> tuple[Int64[Tensor, " d"], Int64[Tensor, " d"]]:
-    """(class, location among all levels) of indices into the levels' flattened [cls, l] maps."""
-    label, row = torch.zeros_like(found), torch.zeros_like(found)
-    start = first = 0
-    for classes, cells in shapes:
-        local = found - start
-        own = (local >= 0) & (local < classes * cells)
-        label = torch.where(own, local // cells, label)
-        row = torch.where(own, local % cells + first, row)
-        start, first = start + classes * cells, first + cells
-    return label, row
+def _passed(
+    seen: _OneImage, scores: Float[Tensor, "cls l"], limits: DetectionLimits
+) -> tuple[Bool[Tensor, "cls l"], list[Bool[Tensor, ""]]]:
+    """Which pairs are looked at: the best of each level among those that pass the threshold; and
+    of each level with so many pairs, whether more than those pass."""
+    by = scores if limits.threshold_with_quality else seen.class_scores
+    passed = by > limits.score_threshold
+    flags = []
+    for first, end in pairwise(seen.first):
+        if (end - first) * len(scores) <= limits.candidates:
+            continue
+        own = passed[:, first:end]
+        more = own.sum() > limits.candidates
+        flags.append(more)
+        on_host = scores.device.type == "cpu"  # a device would have to be waited for
+        if on_host and not more:
+            continue
+        level = torch.where(own, scores[:, first:end], -1)
+        best = level.flatten().topk(limits.candidates).indices
+        within = torch.zeros_like(own).flatten().index_fill_(0, best, True)
+        own &= within.view_as(own)
+    return passed, flags
 
 
 def _at_rows(
-    seen: _OneImage, row: Int64[Tensor, " d"], *, label: Int64[Tensor, " d"], score: Tensor
-) -> Detections:
-    """What one image predicts at locations, counted through all levels."""
-    locations, levels = seen.places
-    return Detections(
-        boxes_xyxy=_boxes_at(seen, row),
-        scores=score,
-        labels=label,
-        location_xy=locations[row],
-        level=levels[row],
-        params=seen.outputs.controller.of_image(seen.image).at(row, levels[row]).float(),
-        size=seen.frame,
-    )
-
-
-def _boxes_at(seen: _OneImage, row: Int64[Tensor, " d"]) -> Float[Tensor, "d 4"]:
-    """The boxes that one image predicts at locations."""
-    locations, levels = seen.places
-    own = slice(seen.image, seen.image + 1)
-    ltrb = gather_rows([x[own] for x in seen.outputs.ltrb], row, levels[row]).float()
-    return ltrb_to_boxes(locations[row], ltrb)
+    outputs: DenseOutputs,
+    frames: Sequence[tuple[int, int]],
+    chosen: Sequence[_Chosen],
+    places: _Places,
+) -> list[Detections]:
+    """Detections of every image; the controller is asked once for all of them."""
+    row = torch.cat([found.row for found in chosen])
+    image = torch.cat([torch.full_like(found.row, k) for k, found in enumerate(chosen)])
+    location_xy, level = places.location_xy[row], places.level[row]
+    of_batch = places.of_first_image[row] + image * places.cells[row]
+    params = outputs.controller.at(of_batch, level).float()
+    counts = [len(found.row) for found in chosen]
+    shares = (torch.split(part, counts) for part in (location_xy, level, params))
+    return [
+        Detections(
+            boxes_xyxy=found.boxes_xyxy,
+            scores=found.scores,
+            labels=found.labels,
+            location_xy=location_xy,
+            level=level,
+            params=params,
+            size=frame,
+            cut=found.cut,
+        )
+        for found, frame, location_xy, level, params in zip(chosen, frames, *shares, strict=True)
+    ]
 
 
 @torch.no_grad()
@@ -185,22 +239,16 @@ def detect_in_boxes(
         boxes_xyxy: boxes of every image, in pixels of the network's input.
     """
     places = _places(outputs)
-    return [
-        _best_fitting(_OneImage(outputs=outputs, image=image, frame=frame, places=places), boxes)
-        for image, (frame, boxes) in enumerate(zip(frames, boxes_xyxy, strict=True))
+    chosen = [
+        _best_fitting(_of_image(outputs, image, places), boxes)
+        for image, boxes in enumerate(boxes_xyxy)
     ]
+    return _at_rows(outputs, frames, chosen, places)
 
 
-def _best_fitting(seen: _OneImage, boxes_xyxy: Float[Tensor, "n 4"]) -> Detections:
-    outputs, image = seen.outputs, seen.image
-    best = [x[image].float().flatten(1).sigmoid().max(dim=0) for x in outputs.class_logits]
-    quality = torch.cat([x[image].float().flatten() for x in outputs.quality_logits]).sigmoid()
-    label = torch.cat([values.indices for values in best])
-    score = (torch.cat([values.values for values in best]) * quality).sqrt()
-    row = torch.arange(len(label), device=label.device)
-    ltrb = torch.cat([x[image].float().flatten(1) for x in outputs.ltrb], dim=1).T
-    predicted = ltrb_to_boxes(seen.places[0], ltrb)
-    given = boxes_xyxy.to(predicted)
-    chosen = box_iou(given, predicted).argmax(dim=1)
-    found = _at_rows(seen, row[chosen], label=label[chosen], score=score[chosen])
-    return replace(found, boxes_xyxy=given)
+def _best_fitting(seen: _OneImage, boxes_xyxy: Float[Tensor, "n 4"]) -> _Chosen:
+    best = seen.class_scores.max(dim=0)
+    scores = (best.values * seen.quality).sqrt()
+    given = boxes_xyxy.to(seen.boxes_xyxy)
+    row = box_iou(given, seen.boxes_xyxy).argmax(dim=1)
+    return _Chosen(row=row, boxes_xyxy=given, scores=scores[row], labels=best.indices[row])

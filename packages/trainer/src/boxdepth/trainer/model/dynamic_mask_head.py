@@ -173,4 +173,5 @@ def _first_layer(
             strict=True,
         )
     ]
-    return torch.unflatten(torch.cat(parts), 0, (-1, weight.shape[1]))
+    out = parts[0] if len(parts) == 1 else torch.cat(parts)
+    return torch.unflatten(out, 0, (-1, weight.shape[1]))

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from boxdepth.trainer.model.group_norm import GroupNorm
 from boxdepth.trainer.structures import FPN_STRIDES
 
 
@@ -79,5 +80,5 @@ def _tower(channels: int, convs: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for _ in range(convs):
         conv = nn.Conv2d(channels, channels, 3, padding=1)
-        layers += [conv, nn.GroupNorm(groups, channels), nn.ReLU(inplace=True)]
+        layers += [conv, GroupNorm(groups, channels), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
