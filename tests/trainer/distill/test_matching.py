@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from boxdepth.trainer.distill.matching import (
     MatchingWeights,
+    box_overlaps,
     depth_scores,
     depth_smoothness,
     depth_steps,
@@ -27,12 +28,10 @@ S_PRED = torch.tensor([0.9, 0.6, 0.8])
 
 def _scores(weights: MatchingWeights, overlap: str = "iou") -> torch.Tensor:
     return matching_scores(
-        boxes_xyxy=BOXES,
-        candidate_boxes_xyxy=CANDIDATES,
-        candidate_scores=S_PRED,
+        overlaps=box_overlaps(BOXES, CANDIDATES, kind=overlap),
         depth=S_DEP,
+        candidate_scores=S_PRED,
         weights=weights,
-        overlap=overlap,
     )
 
 

@@ -15,6 +15,8 @@ Stores have their own family, ``boxdepth.depthgen.DepthgenError``, with the same
 import signal
 from collections.abc import Sequence
 
+from boxdepth.trainer.words import counted
+
 
 class TrainerError(Exception):
     """Base of all errors that a person can cause, or can do something about."""
@@ -128,6 +130,7 @@ class PredictionStoppedError(TrainerError):
     def __init__(self, number: int, *, done: int, of: int, kept: str | None) -> None:
         where = f"their predictions are in {kept}" if kept else "nothing was written"
         super().__init__(
-            f"stopped by {signal.Signals(number).name} after {done} of {of} pictures; {where}"
+            f"stopped by {signal.Signals(number).name} after {done} of {counted(of, 'picture')}; "
+            f"{where}"
         )
         self.exit_code = 128 + number

@@ -70,7 +70,9 @@ def export(
     opened = open_store(store)
     with show_progress("export") as progress:
         nbytes = export_store(opened, out, to=chosen, overwrite=overwrite, progress=progress)
-    say(f"{out}: {len(opened)} images as {chosen}, {nbytes / 1e6:,.1f} MB", style="green")
+    say(
+        f"{out}: {counted(len(opened), 'image')} as {chosen}, {nbytes / 1e6:,.1f} MB", style="green"
+    )
     if json:
         emit(
             {"store": store, "out": str(out), "to": chosen, "images": len(opened), "bytes": nbytes}
@@ -206,7 +208,7 @@ def _conclude(store: str, done: "Imported", *, json: bool) -> None:
     for number, reason in list(done.skipped.items())[:20]:
         warn(f"image {number} skipped: {reason}")
     if done.without_depth:
-        warn(f"{done.without_depth} images have no usable depth (kept, marked invalid)")
+        warn(f"no usable depth (kept, marked invalid): {counted(done.without_depth, 'image')}")
     usable = done.images - len(done.skipped)
     say(
         f"finished {store}: {counted(usable, 'image')}, {done.nbytes / 1e6:,.1f} MB, holes in "

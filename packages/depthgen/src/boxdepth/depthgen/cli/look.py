@@ -14,6 +14,7 @@ from rich.text import Text
 from boxdepth.depthgen.cli.app import Json, app, console, emit, interactive, say, warn
 from boxdepth.depthgen.cli.paths import user_path
 from boxdepth.depthgen.cli.progress import show_progress
+from boxdepth.depthgen.words import counted
 
 _GATE_NOT_MET = 4
 _FILE_WIDTH = 160
@@ -86,7 +87,7 @@ def verify(
         warn(f"{len(found.extra)} files that no record names, such as {found.extra[0]}")
     if not found.problems:
         how = "hashed" if deep else "of the recorded size (--deep hashes them)"
-        say(f"{store}: all {found.objects} objects, {found.nbytes / 1e6:,.1f} MB, {how}")
+        say(f"{store}: all {counted(found.objects, 'object')}, {found.nbytes / 1e6:,.1f} MB, {how}")
     if json:
         emit({"store": str(store), "deep": deep} | asdict(found) | {"ok": not found.problems})
     if found.problems:
@@ -121,7 +122,7 @@ def preview(
         for done, (index, picture) in enumerate(zip(chosen, pictures, strict=True), start=1):
             draw_preview(opened, index).save(picture)
             progress(done, len(chosen))
-    say(f"{len(pictures)} pictures in {out}")
+    say(f"{counted(len(pictures), 'picture')} in {out}")
     if json:
         emit({"store": str(store), "pictures": [str(picture) for picture in pictures]})
 

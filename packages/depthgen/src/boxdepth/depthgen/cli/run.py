@@ -295,9 +295,9 @@ def _conclude(job: "Job", summary: "Summary") -> None:
     for note in _image_notes(summary):
         warn(note)
     if done.invalid:
-        warn(f"{done.invalid} images have no usable depth (constant or not finite)")
+        warn(f"no usable depth (constant or not finite): {counted(done.invalid, 'image')}")
     if done.redone:
-        warn(f"{done.redone} images were computed again in fp32")
+        warn(f"computed again in fp32: {counted(done.redone, 'image')}")
     images = counted(summary.usable, "image")
     images += f" ({len(summary.skipped)} left out)" if summary.skipped else ""
     if not done.units:

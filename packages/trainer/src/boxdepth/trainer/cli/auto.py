@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from boxdepth.trainer.cli.app import say
 from boxdepth.trainer.errors import ConfigError
+from boxdepth.trainer.words import counted
 
 if TYPE_CHECKING:
     import torch
@@ -81,7 +82,7 @@ def _introduce(recipe: "Recipe") -> None:
 def _say_memory(images: int, measured: "Probe", *, width: int = 0) -> None:
     passes = "" if measured.accumulate == 1 else f" in {measured.accumulate} passes"
     say(
-        f"  {'memory':<{width}}  a real step of {images} images{passes} took "
+        f"  {'memory':<{width}}  a real step of {counted(images, 'image')}{passes} took "
         f"{measured.peak_bytes / 2**30:.1f} of {measured.memory_bytes / 2**30:.1f} GiB and "
         f"{measured.seconds_per_step:.2g} s"
     )

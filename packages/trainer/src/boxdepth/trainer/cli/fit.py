@@ -165,20 +165,25 @@ def _introduce(plan: "Plan", device: "torch.device") -> None:
         + (f" (left out: {left_out})" if left_out else "")
     )
     if census.images_without_depth:
-        say(f"  {census.images_without_depth} images have no usable depth: boxes and colour only")
+        say(
+            f"  boxes and colour only, no usable depth: "
+            f"{counted(census.images_without_depth, 'image')}"
+        )
     for note in plan.notes:
         say(f"  {note}", style="yellow")
     say(
         f"  learning rate {base_learning_rate(config):g}: "
-        f"{config.optimizer.learning_rate:g} for {config.optimizer.reference_batch_size} images "
-        f"a step, {config.data.batch_size} here"
+        f"{config.optimizer.learning_rate:g} for "
+        f"{counted(config.optimizer.reference_batch_size, 'image')} a step, "
+        f"{config.data.batch_size} here"
     )
 
 
 def _iterations(plan: "Plan") -> str:
     total = plan.config.schedule.iterations
     some = "" if plan.stop_at == total else f" (of {total})"
-    return f"{plan.stop_at} iterations{some} of {plan.config.data.batch_size} images"
+    images = counted(plan.config.data.batch_size, "image")
+    return f"{counted(plan.stop_at, 'iteration')}{some} of {images}"
 
 
 def _conclude(plan: "Plan", fitted: "Fitted") -> None:
@@ -209,7 +214,7 @@ def _describe(plan: "Plan") -> dict[str, Any]:
     config, data, cost = plan.config, plan.config.data, costs(plan)
     say(f"{config.name}: would train {_iterations(plan)} into {plan.folder}", style="bold")
     say(
-        f"  reads   {plan.train.store.path} ({len(plan.train)} images), "
+        f"  reads   {plan.train.store.path} ({counted(len(plan.train), 'image')}), "
         f"{data.val or 'no val store'}"
     )
     for note in plan.notes:

@@ -9,6 +9,7 @@ from torch import Tensor
 from boxdepth.trainer.distill.box_teacher import MIN_IOU, assign_greedily, pseudo_mask_weights
 from boxdepth.trainer.distill.candidates import Candidates, GivenBoxes
 from boxdepth.trainer.distill.matching import (
+    box_overlaps,
     depth_scores,
     depth_smoothness,
     match,
@@ -62,15 +63,14 @@ def match_by_depth(
         depth_smoothness(given.depth_steps, size=given.size, theta=theta),
         kind=settings.matching.depth_score,
     )
+    overlaps = box_overlaps(given.boxes_xyxy, candidates.boxes_xyxy, kind=settings.matching.iou)
     weights = weights_at(settings.matching, progress)
     with_depth, without = (
         matching_scores(
-            boxes_xyxy=given.boxes_xyxy,
-            candidate_boxes_xyxy=candidates.boxes_xyxy,
-            candidate_scores=candidates.scores,
+            overlaps=overlaps,
             depth=depth,
+            candidate_scores=candidates.scores,
             weights=chosen,
-            overlap=settings.matching.iou,
         )
         for chosen in (weights, weights.without_depth())
     )

@@ -109,18 +109,23 @@ def depth_scores(
     return agreeing / total.clamp(min=torch.finfo(total.dtype).tiny)
 
 
+def box_overlaps(
+    boxes_xyxy: Float[Tensor, "g 4"], candidates_xyxy: Float[Tensor, "p 4"], *, kind: BoxOverlap
+) -> Float[Tensor, "g p"]:
+    """f_iou: IoU in 0..1, or generalised IoU (arXiv 1902.09630) in -1..1."""
+    measure = box_iou if kind == "iou" else generalized_box_iou
+    overlaps: Tensor = measure(boxes_xyxy, candidates_xyxy)
+    return overlaps
+
+
 def matching_scores(
     *,
-    boxes_xyxy: Float[Tensor, "g 4"],
-    candidate_boxes_xyxy: Float[Tensor, "p 4"],
-    candidate_scores: Float[Tensor, " p"],
+    overlaps: Float[Tensor, "g p"],
     depth: Float[Tensor, "g p"],
+    candidate_scores: Float[Tensor, " p"],
     weights: MatchingWeights,
-    overlap: BoxOverlap,
 ) -> Float[Tensor, "g p"]:
     """S_match = alpha f_iou + beta S_dep + (1 - alpha - beta) S_pred (arXiv 2403.01214, Eq. 9)."""
-    measure = box_iou if overlap == "iou" else generalized_box_iou
-    overlaps: Tensor = measure(boxes_xyxy, candidate_boxes_xyxy)
     return (
         weights.overlap * overlaps
         + weights.depth * depth

@@ -84,7 +84,8 @@ def coarse_outputs(
     pixel coordinates and a shift of the bias.
     """
     with torch.autocast(mask_features.device.type, enabled=False):
-        order = positives.image_index.argsort(stable=True)
+        several = len(mask_features) > 1
+        order = positives.image_index.argsort(stable=True) if several else slice(None)
         weights, biases = split_params(positives.params.float()[order], spec)
         hidden = _first_layer(mask_features.float(), positives, order, weights[0], biases[0], spec)
         last = spec.layers - 1
@@ -92,8 +93,9 @@ def coarse_outputs(
             hidden = torch.baddbmm(bias[:, :, None], weight, hidden.relu_())
         weight, bias = torch.cat(weights[last:], dim=1), torch.cat(biases[last:], dim=1)
         out = torch.baddbmm(bias[:, :, None], weight, hidden.relu_())
-        out = torch.unflatten(out[order.argsort()], 2, mask_features.shape[-2:])
-        return joined(out, spec)
+        if isinstance(order, Tensor):
+            out = out[order.argsort()]
+        return joined(torch.unflatten(out, 2, mask_features.shape[-2:]), spec)
 
 
 def mask_probabilities(
@@ -141,7 +143,7 @@ def upsampled(coarse: MaskOutputs) -> MaskOutputs:
 def _first_layer(
     mask_features: Float[Tensor, "b c h8 w8"],
     positives: Positives,
-    order: Int64[Tensor, " p"],
+    order: Int64[Tensor, " p"] | slice,
     weight: Float[Tensor, "p o i"],
     bias: Float[Tensor, "p o"],
     spec: MaskHeadSpec,

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Float32, Int64
 from pycocotools import mask as coco_mask
 
 from boxdepth.trainer.predict.quality import expected_quality
+from boxdepth.trainer.words import counted
 
 Rle = dict[str, Any]
 """COCO run-length encoding: ``size`` (height, width) and compressed ``counts``."""
@@ -40,7 +41,7 @@ class Instances:
     def __str__(self) -> str:
         height, width = self.size
         scores = f", scores {self.scores.min():.2f} to {self.scores.max():.2f}" if len(self) else ""
-        return f"{len(self)} instances on {width} x {height} pixels{scores}"
+        return f"{counted(len(self), 'instance')} on {width} x {height} pixels{scores}"
 
     def take(self, rows: Int64[np.ndarray, " k"]) -> "Instances":
         """Some of the instances, in the order of ``rows``."""

@@ -15,6 +15,7 @@ from boxdepth.trainer.engine.monitors import EXPECTED, MATCHING_SCORE
 from boxdepth.trainer.runs.closer import Looked, look_closer
 from boxdepth.trainer.runs.samples import kept
 from boxdepth.trainer.runs.summary import RunSummary
+from boxdepth.trainer.words import counted
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9", "#7a3fa0", "#555555")
 WIDTH, HEIGHT, LEFT, BOTTOM = 640, 240, 64, 26
@@ -194,13 +195,13 @@ def _looked(looked: Sequence[Looked]) -> Iterable[str]:
         return
     worst = sorted(looked, key=lambda one: one.quality)[:WORST]
     yield (
-        f"<h2>Worst images</h2><p class='soft'>of {len(looked)} training images, by the mean "
-        "expected quality (IoU) of the masks of their boxes</p>"
+        f"<h2>Worst images</h2><p class='soft'>of {counted(len(looked), 'training image')}, by "
+        "the mean expected quality (IoU) of the masks of their boxes</p>"
     )
     figures = (
         _figure(
             one.picture,
-            f"{one.name}: {one.quality:.2f}, {one.boxes} boxes",
+            f"{one.name}: {one.quality:.2f}, {counted(one.boxes, 'box', 'es')}",
             f"masks on {one.name}",
         )
         for one in worst

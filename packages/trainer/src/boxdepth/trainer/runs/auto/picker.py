@@ -282,7 +282,8 @@ def _schedule(train: Facts, sizes: "_Sizes", machine: Machine) -> tuple[Schedule
     batch = _batch(machine)
     wanted = 10 * max(round(seen / batch / 10), 20)
     why = (
-        f"{train.images_with_boxes} images with {train.boxes} boxes: each is seen about "
+        f"{counted(train.images_with_boxes, 'image')} with {counted(train.boxes, 'box', 'es')}: "
+        "each is seen about "
         f"{wanted * batch / max(train.images_with_boxes, 1):.0f} times"
     )
     total = wanted
@@ -302,7 +303,9 @@ def _schedule(train: Facts, sizes: "_Sizes", machine: Machine) -> tuple[Schedule
         minutes=machine.minutes,
         at_most=None if machine.minutes is None else wanted,
     )
-    return schedule, Reason(what="schedule", value=f"{total} steps of {batch} images", why=why)
+    return schedule, Reason(
+        what="schedule", value=f"{total} steps of {counted(batch, 'image')}", why=why
+    )
 
 
 def _batch(machine: Machine) -> int:
@@ -313,7 +316,7 @@ def _detections(train: Facts) -> tuple[int, Reason]:
     """Half as many again as the fullest training image has boxes, 100 at least."""
     most = int(train.boxes_per_image.max())
     limit = max(100, 10 * math.ceil(1.5 * most / 10))
-    why = f"the fullest image has {most} boxes"
+    why = f"the fullest image has {counted(most, 'box', 'es')}"
     return limit, Reason(what="detections", value=f"up to {limit} an image", why=why)
 
 
