@@ -1,5 +1,6 @@
 """Which precision a network predicts in, and who decides."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,17 @@ def test_what_is_asked_for_is_done_on_every_machine(predictor: Predictor) -> Non
     assert predictor.spec.autocast is torch.bfloat16
     predictor.compute_in("fp32")
     assert predictor.spec.autocast is None
+
+
+@pytest.mark.parametrize(("able", "expected"), [(True, "bf16"), (False, "fp32")])
+def test_a_run_of_another_machine_predicts_in_what_this_one_multiplies(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch, able: bool, expected: str
+) -> None:
+    monkeypatch.setattr("boxdepth.trainer.engine.device.multiplies_bf16", lambda device: able)
+    trained_there = replace(
+        predictor.model, config=predictor.model.config.changed(precision="bf16")
+    )
+    assert Predictor(trained_there).precision == expected
 
 
 def test_another_precision_is_refused(predictor: Predictor) -> None:

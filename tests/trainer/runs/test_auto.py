@@ -454,6 +454,26 @@ def test_the_command_says_what_and_why_and_stops_there(trainer, make_store) -> N
     assert "no val split" in said
 
 
+@pytest.mark.parametrize(
+    ("able", "told", "precision"),
+    [(True, (), "bf16"), (False, (), "fp32"), (True, ("--precision", "fp32"), "fp32")],
+)
+def test_a_machine_that_multiplies_bf16_trains_in_it(
+    trainer, make_store, monkeypatch: pytest.MonkeyPatch, able: bool, told, precision: str
+) -> None:
+    monkeypatch.setattr("boxdepth.trainer.runs.auto.recipe.multiplies_bf16", lambda device: able)
+    store = make_store(sizes=[(64, 96)] * 3)
+    code, out, said = trainer(
+        "fit", "auto", "--train", store.path, *CPU_RUN, *told, "--dry-run", "--json"
+    )
+    assert code == 0, said
+    result = json.loads(out.splitlines()[-1])
+    assert result["config"]["precision"] == precision
+    assert ("precision" in {choice["what"] for choice in result["choices"]}) == (
+        precision == "bf16"
+    )
+
+
 def test_the_command_trains_what_it_chose_and_goes_on_with_it(trainer, make_store) -> None:
     store = make_store(sizes=[(64, 96)] * 3)
     few = ("--minutes", "0.1", "--batch", "2", "--max-iterations", "2")

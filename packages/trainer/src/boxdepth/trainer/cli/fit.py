@@ -60,17 +60,18 @@ def fit(
     as_json: AsJson = False,
 ) -> None:
     """Train from boxes and pseudo-depth; predicts and scores on the val store at the end."""
-    from boxdepth.trainer.runs.settings import tile_settings, with_flags
+    from boxdepth.trainer.runs.settings import flag_settings, tile_settings
     from boxdepth.trainer.runs.start import Start
 
     start = Start(resumes=resume, weights=init, forked=fork, overwrites=overwrite)
     flags = {"data.val_annotations": val_annotations, "precision": _named(precision), "seed": seed}
-    settings = [*(settings or []), *tile_settings(tile, overlap)]
+    settings = [*(settings or []), *tile_settings(tile, overlap), *flag_settings(flags)]
     automatic = preset == auto.AUTO and not resume
     if not automatic:
         auto.refuse_options(resume, images=images, depth_model=depth_model, minutes=minutes)
-        flags |= {"data.train": train, "data.val": val, "data.batch_size": _named(batch)}
-        run = with_flags(_chosen(preset, config, out, resume=resume), settings, flags)
+        data = {"data.train": train, "data.val": val, "data.batch_size": _named(batch)}
+        told = [*settings, *flag_settings(data)]
+        run = _chosen(preset, config, out, told, resume=resume)
     # What was mistyped has been said by now, before torch is loaded.
     from boxdepth.trainer.runs import plan_run
 
@@ -80,10 +81,10 @@ def fit(
         from boxdepth.trainer.runs.auto.recipe import Wishes
         from boxdepth.trainer.runs.auto.sources import UserData
 
-        data = UserData(train=train, val=val, images=images, depth_model=depth_model)
+        user = UserData(train=train, val=val, images=images, depth_model=depth_model)
         wishes = Wishes.typed(settings, minutes=minutes, batch=batch)
-        recipe = auto.choose(data, wishes, target, world=world.size)
-        run = with_flags(recipe.config, [], flags)
+        recipe = auto.choose(user, wishes, target, world=world.size)
+        run = recipe.config
     run = _suited(run, None if resume else precision, target)
     plan = plan_run(
         run, out=out, start=start, max_iterations=max_iterations, val_may_be_absent=val is None
@@ -121,14 +122,15 @@ def _machine(device: str) -> "tuple[World, torch.device]":
 
 
 def _chosen(
-    preset: str | None, file: Path | None, out: Path | None, *, resume: bool
+    preset: str | None, file: Path | None, out: Path | None, told: list[str], *, resume: bool
 ) -> "RunConfig":
-    """A preset, a file, or the settings of the run that is to be resumed."""
+    """A preset, a file, or the settings of the run that is to be resumed, as it was ``told``."""
+    from boxdepth.trainer.config.overrides import apply_overrides
     from boxdepth.trainer.runs.settings import chosen_config
 
     if preset == auto.AUTO:
         preset, out = None, out or Path("runs") / auto.AUTO
-    return chosen_config(preset, file, resumed=out if resume else None)
+    return apply_overrides(chosen_config(preset, file, resumed=out if resume else None), told)
 
 
 def _go(plan: "Plan", device: "torch.device", *, silent: bool, as_json: bool) -> None:

@@ -52,6 +52,8 @@ class Predictor:
         self.spec: InferenceSpec = replace(
             inference_spec(model.config), crop_to_given=crop, quality=True
         )
+        if self.precision == "bf16":  # of the run; here it may be no gain
+            self.compute_in("auto")
 
     @property
     def classes(self) -> tuple[str, ...]:

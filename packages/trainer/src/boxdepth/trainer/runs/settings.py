@@ -1,7 +1,7 @@
 """The settings of a run as Python code asks for them."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,19 +66,13 @@ def tile_settings(size: int | None, overlap: int) -> list[str]:
     ]
 
 
-def with_flags(
-    config: RunConfig, settings: Sequence[str], flags: Mapping[str, object]
-) -> RunConfig:
-    """The config with ``--set``'s settings, and over them what has an option of its own.
+def flag_settings(flags: Mapping[str, object]) -> list[str]:
+    """What has an option of its own, as ``--set`` takes it.
 
     Args:
         flags: by path; None: not given.
-
-    Raises:
-        ConfigError: no such path, or a value that a setting can't have.
     """
-    given = [f"{path}={value}" for path, value in flags.items() if value is not None]
-    return apply_overrides(config, [*settings, *given])
+    return [f"{path}={value}" for path, value in flags.items() if value is not None]
 
 
 def trained_on(run: Path) -> Path:

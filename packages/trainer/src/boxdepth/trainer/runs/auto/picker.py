@@ -57,6 +57,8 @@ class Machine:
 
     device: str
     """cpu, cuda or mps."""
+    bf16: bool = False
+    """Whether it has instructions for products of bfloat16."""
     seconds_per_step: float | None = None
     """As measured; None: not known yet."""
     measured_at: int | None = None
@@ -143,7 +145,7 @@ def pick(
     supervision, mask_reason = _supervision(train)
     config = RunConfig(
         name="auto",
-        precision="bf16" if machine.device == "cuda" else "fp32",
+        precision="bf16" if machine.bf16 else "fp32",
         data=_data(sizes, machine, tiling).changed(supervision=supervision),
         model=_model(backbone, ranges, machine, with_depth=depth.layer),
         losses=losses.changed(consistency=float(depth.pairs), depth=float(depth.layer)),
