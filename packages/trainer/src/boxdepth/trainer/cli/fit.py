@@ -70,8 +70,7 @@ def fit(
     if not automatic:
         auto.refuse_options(resume, images=images, depth_model=depth_model, minutes=minutes)
         data = {"data.train": train, "data.val": val, "data.batch_size": _named(batch)}
-        told = [*settings, *flag_settings(data)]
-        run = _chosen(preset, config, out, told, resume=resume)
+        run = _chosen(preset, config, out, [*settings, *flag_settings(data)], resume=resume)
     # What was mistyped has been said by now, before torch is loaded.
     from boxdepth.trainer.runs import plan_run
 
