@@ -94,8 +94,8 @@ def _of_image(outputs: DenseOutputs, image: int, places: _Places) -> _OneImage:
         for maps in (outputs.class_logits, outputs.quality_logits, outputs.ltrb)
     )
     return _OneImage(
-        class_scores=logits.sigmoid(),
-        quality=quality[0].sigmoid(),
+        class_scores=logits.sigmoid_(),
+        quality=quality[0].sigmoid_(),
         boxes_xyxy=ltrb_to_boxes(places.location_xy, ltrb.T),
         first=places.first,
     )
