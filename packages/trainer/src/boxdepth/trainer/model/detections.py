@@ -44,17 +44,15 @@ def detect(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Places:
-    """The locations of a pyramid, level by level: the same for every image."""
+    """The locations of a pyramid, level by level."""
 
     location_xy: Float[Tensor, "l 2"]
     """Pixels of the network's input."""
     level: Int64[Tensor, " l"]
     first: tuple[int, ...]
     """Location of each level, and behind the last."""
-    cells: Int64[Tensor, " l"]
-    """Locations of the same level."""
-    of_first_image: Int64[Tensor, " l"]
-    """Rows of the batch (order: level, image, row, column)."""
+    rows: Int64[Tensor, "b l"]
+    """Of each image's locations in the batch (order: level, image, row, column)."""
 
 
 def _places(outputs: DenseOutputs) -> _Places:
@@ -63,17 +61,13 @@ def _places(outputs: DenseOutputs) -> _Places:
     counts = [height * width for height, width in shapes]
     first = tuple(accumulate(counts, initial=0))
     images = len(outputs.class_logits[0])
+    rows = torch.arange(images * first[-1], device=device)
+    of_levels = torch.split(rows, [images * cells for cells in counts])
     return _Places(
         location_xy=location_xy,
         level=level,
         first=first,
-        cells=torch.cat([torch.full((n,), n, device=device) for n in counts]),
-        of_first_image=torch.cat(
-            [
-                torch.arange(n, device=device) + images * start
-                for n, start in zip(counts, first, strict=False)
-            ]
-        ),
+        rows=torch.cat([part.view(images, -1) for part in of_levels], dim=1),
     )
 
 
@@ -202,10 +196,9 @@ def _at_rows(
 ) -> list[Detections]:
     """Detections of every image; the controller is asked once for all of them."""
     row = torch.cat([found.row for found in chosen])
-    image = torch.cat([torch.full_like(found.row, k) for k, found in enumerate(chosen)])
     location_xy, level = places.location_xy[row], places.level[row]
-    of_batch = places.of_first_image[row] + image * places.cells[row]
-    params = outputs.controller.at(of_batch, level).float()
+    rows = torch.cat([own[found.row] for own, found in zip(places.rows, chosen, strict=True)])
+    params = outputs.controller.at(rows, level).float()
     counts = [len(found.row) for found in chosen]
     shares = (torch.split(part, counts) for part in (location_xy, level, params))
     return [
